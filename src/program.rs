@@ -3,6 +3,9 @@
 //! methods with this feature.
 
 pub use crate::dialect::answer::Answer;
+pub use crate::dialect::browser::look::{Localized, Logo, PageSettings, text_names};
+pub use crate::dialect::browser::page::{HTML, put_request_id};
+pub use crate::dialect::browser::texts::Language;
 pub use crate::dialect::browser::{LoginPage, NAME as BROWSER, PROFILE as BROWSER_PROFILE};
 pub use crate::dialect::command::CommandHandler;
 pub use crate::dialect::events::{Events, Notice};

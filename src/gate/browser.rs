@@ -10,6 +10,7 @@ use super::BuildError;
 use super::endpoint::Endpoint;
 use super::origin::{SessionRules, origin_of};
 use crate::dialect::browser::device::{REGISTRATION, set_cookie};
+use crate::dialect::browser::look::{Look, PageSettings};
 use crate::dialect::browser::target::{LoginTarget, LoginTargets};
 use crate::dialect::browser::{BrowserDialect, CALLBACK, LOGIN, LoginPage, NAME};
 use rotogate_core::denial::Class;
@@ -65,6 +66,7 @@ pub struct Browser {
     cookie: CookieAttributes,
     sessions: SessionRules,
     device: Binding,
+    look: PageSettings,
     #[cfg(feature = "browser-oidc")]
     provider: Option<LoginProvider>,
 }
@@ -93,13 +95,14 @@ impl Browser {
     /// A login at `path` with users of the gate's [directory](super::GateBuilder::directory). For example, `"/auth"`
     /// serves `/auth/login`, `/auth/session` and `/auth/logout`.
     pub fn own(path: impl Into<String>) -> Self {
-        let dialect = BrowserDialect { after_logout: "/".to_owned(), ..BrowserDialect::default() };
+        let dialect = BrowserDialect::default();
         Self {
             endpoint: Endpoint::new(dialect.clone()).path(path),
             dialect,
             cookie: CookieAttributes { is_strict: false, is_persistent: true },
             sessions: SessionRules::default(),
             device: Binding::Off,
+            look: PageSettings::default(),
             #[cfg(feature = "browser-oidc")]
             provider: None,
         }
@@ -125,6 +128,14 @@ impl Browser {
         self
     }
 
+    /// Sets the looks and the texts of the gate's own pages.
+    #[cfg(feature = "program")]
+    #[must_use]
+    pub fn look(mut self, look: PageSettings) -> Self {
+        self.look = look;
+        self
+    }
+
     /// Disables the login page: `GET /auth/login` returns 404, and pages without a session get 401.
     #[must_use]
     pub fn without_page(mut self) -> Self {
@@ -133,10 +144,10 @@ impl Browser {
     }
 
     /// Sets the redirect target after a logout form: a path of the gate, or a URL of an [allowed
-    /// origin](super::GateBuilder::allowed_origins). The default is `/`.
+    /// origin](super::GateBuilder::allowed_origins). By default, a page says that the user is logged out.
     #[must_use]
     pub fn after_logout(mut self, to: impl Into<String>) -> Self {
-        self.dialect.after_logout = to.into();
+        self.dialect.after_logout = Some(to.into());
         self
     }
 
@@ -255,8 +266,9 @@ impl Browser {
         };
         let listed = if sessions.admits_listed { allowed.to_vec() } else { Vec::new() };
         dialect.targets = LoginTargets { origin, path: path.clone(), listed };
+        dialect.look = Arc::new(Look::new(self.look, &dialect.targets));
         let is_good = |to: &str| to == "/" || dialect.targets.admit(to) != LoginTarget::ROOT;
-        if !is_good(&dialect.after_logout) {
+        if dialect.after_logout.as_deref().is_some_and(|to| !is_good(to)) {
             return Err(failed("`after_logout` must be a path of the gate or a URL of an allowed origin"));
         }
         if let LoginPage::At(page) = &dialect.page
@@ -398,7 +410,7 @@ impl BrowserEndpoint {
     pub(super) fn logout_at_provider(&self, hint: Option<&str>) -> Option<String> {
         #[cfg(feature = "browser-oidc")]
         if let Some(provider) = &self.provider {
-            let after = self.dialect.target(Some(&self.dialect.after_logout));
+            let after = self.dialect.target(self.dialect.after_logout.as_deref());
             return provider.logout_url(&self.dialect.targets.url(after), hint);
         }
         None

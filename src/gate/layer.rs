@@ -240,6 +240,7 @@ impl<S, M> GateService<S, M> {
                 counted: None,
                 is_guarded: false,
                 undecided: None,
+                reader: None,
             });
             let future = self.inner.call(Request::from_parts(parts, body));
             return ResponseFuture::new(FutureKind::Inner { future, passed, annotate });

@@ -66,6 +66,7 @@ mod forward_buffered;
 #[cfg(feature = "program")]
 mod global_revocation;
 pub(crate) mod handle;
+mod human_page;
 pub(crate) mod identity;
 mod in_flight;
 mod layer;

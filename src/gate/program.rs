@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use http::Request;
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode};
 
 use super::overloaded::overloaded;
 use super::{Gate, Sessions, Verdict, Whose, relay};
 use crate::dialect::Reply;
+use crate::dialect::browser::reader::PageCause;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::counters::{CountedCommits, CountedDurations};
 use rotogate_core::directory::User;
@@ -32,7 +34,17 @@ impl Gate {
         let (dialect, route) = self.0.speaks(request);
         let reason = Reason::shed(refusal);
         reason.tell();
-        (overloaded(refusal, dialect, request.headers()), Verdict { route, ..Verdict::new(reason) })
+        let mut reply = overloaded(refusal, dialect, request.headers());
+        if let Some(route) = route.as_ref().filter(|_| dialect.is_none()) {
+            reply = self.0.for_person((request.method(), request.headers()), Some(&route.policy), None, reply);
+        }
+        (reply, Verdict { route, ..Verdict::new(reason) })
+    }
+
+    /// Returns the page that takes the place of the proxy's problem document, and sets its headers. `None` if no person
+    /// reads it.
+    pub fn page_of(&self, verdict: &Verdict, status: StatusCode, headers: &mut HeaderMap) -> Option<Bytes> {
+        self.0.page(verdict.reader?, PageCause::Status, (status, headers))
     }
 
     /// Returns the number of token exchanges for upstreams, by provider and result.

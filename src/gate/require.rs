@@ -403,7 +403,7 @@ impl<S> Require<S> {
                 let plain = respond::plain(&parts, denial, &asked);
                 let mut reply = match gate.led_to_login(&parts, denial, &self.layer.route.policy, plain) {
                     Led::Shown(reply) => reply,
-                    Led::Plain(plain) => respond::hooked(gate.refusals.as_ref(), &parts, denial, plain),
+                    Led::Plain(plain) => gate.worded(&parts, Some(&self.layer.route.policy), denial, plain),
                 };
                 super::exchange::ClaimsChallenge::state(&parts, &mut reply);
                 gate.give_nonce(denial, &mut reply);

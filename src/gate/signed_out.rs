@@ -12,7 +12,7 @@ use super::nested;
 use crate::dialect::Reply;
 use crate::dialect::browser::navigation::SignedOut;
 use crate::dialect::browser::step_up::AskedLogin;
-use crate::dialect::browser::{LoginPage, page, words};
+use crate::dialect::browser::{LoginPage, words};
 use rotogate_core::denial::{Class, Denial};
 use rotogate_core::reply;
 use rotogate_core::route::RoutePolicy;
@@ -56,7 +56,10 @@ impl Inner {
                 );
                 // After the login, the browser returns to the page with the form.
                 let from = parts.headers.get(REFERER).and_then(|referer| referer.to_str().ok()).unwrap_or_default();
-                Led::Shown(challenged(page::not_sent(&dialect.login_link(from, &step_up), is_live), &plain))
+                Led::Shown(challenged(
+                    dialect.pages(&parts.headers).not_sent(&dialect.login_link(from, &step_up), is_live),
+                    &plain,
+                ))
             }
             SignedOut::Problem => Led::Plain(words::with_login(plain, &dialect.login_path(&step_up))),
         }

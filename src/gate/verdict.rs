@@ -9,6 +9,7 @@ use rotogate_core::session::SessionId;
 use rotogate_core::token::verify;
 
 use super::Identity;
+use crate::dialect::browser::reader::Reader;
 
 /// The outcome of a request. An [`annotated`](super::GateLayer::annotated) layer adds it to each reply.
 ///
@@ -36,6 +37,7 @@ pub struct Verdict {
     pub route: Option<Arc<Route>>,
     pub(in crate::gate) named: Option<Operation>,
     pub(in crate::gate) who: Option<Who>,
+    pub(in crate::gate) reader: Option<Reader>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -88,11 +90,11 @@ pub struct RefusedToken {
 impl Verdict {
     /// A verdict without a route or caller.
     pub const fn new(reason: Reason) -> Self {
-        Self { reason, route: None, named: None, who: None }
+        Self { reason, route: None, named: None, who: None, reader: None }
     }
 
     pub(in crate::gate) const fn at(operation: Operation, reason: Reason) -> Self {
-        Self { reason, route: None, named: Some(operation), who: None }
+        Self { reason, route: None, named: Some(operation), who: None, reader: None }
     }
 
     pub(super) fn passed(permitted: Permitted) -> Self {

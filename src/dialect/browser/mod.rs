@@ -8,13 +8,15 @@
 //! | `POST /auth/logout` | ends the session, and clears the cookie |
 //! | `GET /auth/logout` | a page with a button |
 //! | `POST /auth/device` | binds the session to the browser's device, and proves the device later |
+//! | `GET /auth/logo` | the logo of the pages |
 //! | `GET /auth/callback` | with a provider: sets the session cookie, and 303 to `to` |
 //!
 //! This module reads requests and writes replies. `gate/endpoint/browser.rs` executes them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::Method;
+use http::{HeaderMap, Method};
 use secrecy::SecretString;
 use serde_json::Value;
 
@@ -29,18 +31,24 @@ use rotogate_core::session::profile::ProfileOverride;
 pub(crate) mod callback;
 pub(crate) mod device;
 pub(crate) mod long_target;
+pub(crate) mod look;
 pub(crate) mod navigation;
 pub(crate) mod page;
+pub(crate) mod reader;
 pub(crate) mod step_up;
 pub(crate) mod target;
+pub(crate) mod texts;
 pub(crate) mod words;
 
 #[cfg(test)]
 mod tests;
 
 use long_target::NamedTarget;
+use look::Look;
+use page::{LoginForm, Pages};
 use step_up::AskedLogin;
 use target::{LoginTarget, LoginTargets};
+use texts::Language;
 
 /// The dialect's name in `gateway.toml`.
 pub const NAME: &str = "browser";
@@ -51,6 +59,7 @@ pub(crate) const SESSION: &str = "session";
 pub(crate) const LOGOUT: &str = "logout";
 pub(crate) const CALLBACK: &str = "callback";
 pub(crate) const DEVICE: &str = "device";
+pub(crate) const LOGO: &str = "logo";
 
 /// The session rules for browsers. A session in use is renewed once per `access_ttl`.
 pub const PROFILE: ProfileOverride = ProfileOverride {
@@ -84,7 +93,9 @@ pub enum LoginPage {
 pub(crate) struct BrowserDialect {
     pub(crate) targets: LoginTargets,
     pub(crate) page: LoginPage,
-    pub(crate) after_logout: String,
+    pub(crate) look: Arc<Look>,
+    /// `None` shows a page of the gate.
+    pub(crate) after_logout: Option<String>,
     pub(crate) has_provider: bool,
     pub(crate) binds_devices: bool,
 }
@@ -116,6 +127,11 @@ impl SentAs {
 }
 
 impl BrowserDialect {
+    /// The gate's own pages, in the language of the request.
+    pub(crate) fn pages(&self, headers: &HeaderMap) -> Pages<'_> {
+        Pages::new(&self.look, Language::of_headers(headers))
+    }
+
     pub(crate) fn path_of(&self, operation: &str) -> String {
         format!("{}/{operation}", self.targets.path)
     }
@@ -214,7 +230,10 @@ impl BrowserDialect {
         let to = Self::target_of(call);
         let target = self.target(to.as_deref());
         match &self.page {
-            LoginPage::BuiltIn => page::login(http::StatusCode::OK, &self.path_of(LOGIN), target.as_str(), None),
+            LoginPage::BuiltIn => {
+                let (pages, action) = (self.pages(call.headers), self.path_of(LOGIN));
+                pages.login(http::StatusCode::OK, &LoginForm::new(&action, target.as_str()))
+            }
             LoginPage::At(page) => words::see_other(&self.page_url(page, &[], target)),
             LoginPage::None => words::denied(self, call, &Denial::NoRoute.into()),
         }
@@ -256,7 +275,8 @@ impl Dialect for BrowserDialect {
         let login = if self.has_provider { [(LOGIN, READ)] } else { [(LOGIN, BOTH)] };
         let callback = self.has_provider.then_some((CALLBACK, READ));
         let device = self.binds_devices.then_some((DEVICE, &[Method::POST][..]));
-        let all = login.into_iter().chain([(SESSION, READ), (LOGOUT, BOTH)]).chain(callback).chain(device);
+        let logo = self.look.settings.logo.as_ref().map(|_| (LOGO, READ));
+        let all = login.into_iter().chain([(SESSION, READ), (LOGOUT, BOTH)]).chain(callback).chain(device).chain(logo);
         all.map(|(operation, methods)| ServedPath::new(operation, format!("{base}/{operation}"), methods)).collect()
     }
 

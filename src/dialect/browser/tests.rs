@@ -14,14 +14,16 @@ const FORM: &str = "application/x-www-form-urlencoded";
 const JSON: &str = "application/json";
 
 fn dialect() -> BrowserDialect {
+    let targets = LoginTargets {
+        origin: "https://gate.example".to_owned(),
+        path: "/auth".to_owned(),
+        listed: vec!["https://app.example".into()],
+    };
     BrowserDialect {
-        targets: LoginTargets {
-            origin: "https://gate.example".to_owned(),
-            path: "/auth".to_owned(),
-            listed: vec!["https://app.example".into()],
-        },
+        look: Arc::new(Look::new(super::look::PageSettings::default(), &targets)),
+        targets,
         page: LoginPage::BuiltIn,
-        after_logout: "/".to_owned(),
+        after_logout: None,
         has_provider: false,
         binds_devices: false,
     }
@@ -208,7 +210,8 @@ fn b25_each_failure_has_its_status_and_code() {
         );
         let keeps = !matches!(error, Error::Denied(Denial::CrossOrigin));
         assert_eq!(text(&page).contains("name=\"to\" value=\"/x\""), keeps, "{error}");
-        assert!(!text(&page).contains("ada"));
+        // The name stays, but for the sender of another site.
+        assert_eq!(text(&page).contains("value=\"ada\""), keeps, "{error}");
     }
 }
 
@@ -283,15 +286,18 @@ fn b62_a_logout_by_a_form_leads_on_and_one_by_a_script_says_so() {
     for media in ["", JSON, FORM] {
         assert_eq!(out(&dialect(), media).headers()["clear-site-data"], "\"cache\"", "{media}");
     }
-    let elsewhere = BrowserDialect { after_logout: "https://app.example/bye".to_owned(), ..dialect() };
-    for (dialect, url) in [(dialect(), "https://gate.example/"), (elsewhere, "https://app.example/bye")] {
-        let reply = out(&dialect, FORM);
+    let page = out(&dialect(), FORM);
+    assert_eq!((page.status().as_u16(), page.headers().contains_key("refresh")), (200, false));
+    assert!(text(&page).contains("You are logged out") && text(&page).contains("href=\"/\">Log in again</a>"));
+    for (to, url) in [("/", "https://gate.example/"), ("https://app.example/bye", "https://app.example/bye")] {
+        let reply = out(&BrowserDialect { after_logout: Some(to.to_owned()), ..dialect() }, FORM);
         assert_eq!(
             (reply.status().as_u16(), reply.headers()["refresh"].to_str().unwrap()),
             (200, &*format!("0;url={url}"))
         );
     }
-    assert!(text(&dialect().logout_page()).contains("<form method=\"post\" action=\"/auth/logout\">"));
+    let page = called(LOGOUT, &Method::GET, ("", "", ""), |call| dialect().logout_page(call));
+    assert!(text(&page).contains("<form method=\"post\" action=\"/auth/logout\">"));
 }
 
 #[test]

@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 
 use super::super::answer::{empty, json};
 use super::super::{Call, Reply};
-use super::{BrowserDialect, LOGIN, LOGOUT, LoginPage, SentAs, page};
+use super::page::{self, LoginForm, Pages};
+use super::reader::{PageCause, Reader, show};
+use super::texts::Text;
+use super::{BrowserDialect, LOGIN, LOGOUT, LoginPage, SESSION, SentAs};
 use crate::dialect::oauth2::form;
 use rotogate_core::claim::OwnClaims;
 use rotogate_core::clock::Timestamp;
@@ -76,7 +79,7 @@ impl BrowserDialect {
         match target {
             super::LoginTarget::Own(_) => see_other(&url),
             // The page's policy forbids a redirect to another origin.
-            super::LoginTarget::Listed(_) => page::onwards("Logged in", &url),
+            super::LoginTarget::Listed(_) => self.pages(call.headers).onwards(Text::LoggedIn, &url),
         }
     }
 
@@ -100,19 +103,19 @@ impl BrowserDialect {
     pub(crate) fn logged_out(&self, call: &Call<'_>, elsewhere: Option<&str>) -> Reply {
         match (SentAs::of_call(call), elsewhere) {
             // The page's policy forbids a redirect to another origin.
-            (SentAs::Form, Some(url)) => forgetful(page::onwards("Logged out", url)),
-            (SentAs::Form, None) => {
-                let url = self.targets.url(self.target(Some(&self.after_logout)));
-                forgetful(page::onwards("Logged out", &url))
-            }
+            (SentAs::Form, Some(url)) => forgetful(self.pages(call.headers).onwards(Text::LoggedOut, url)),
+            (SentAs::Form, None) => forgetful(match &self.after_logout {
+                Some(to) => self.pages(call.headers).onwards(Text::LoggedOut, &self.targets.url(self.target(Some(to)))),
+                None => self.pages(call.headers).logged_out(),
+            }),
             (SentAs::Json | SentAs::Other, logout) => {
                 forgetful(hardened(json(StatusCode::OK, &json!({ "logout": logout }))))
             }
         }
     }
 
-    pub(crate) fn logout_page(&self) -> Reply {
-        page::logout(&self.path_of(LOGOUT))
+    pub(crate) fn logout_page(&self, call: &Call<'_>) -> Reply {
+        self.pages(call.headers).logout(&self.path_of(LOGOUT))
     }
 }
 
@@ -131,6 +134,23 @@ struct Words {
 }
 
 impl Words {
+    /// The text for a person.
+    fn text(&self) -> Option<Text> {
+        Some(match self.error {
+            "invalid_credentials" => Text::WrongPassword,
+            "too_many_requests" => Text::TooManyAttempts,
+            "too_many_sessions" => Text::TooManySessions,
+            "temporarily_unavailable" => Text::LoginUnavailable,
+            "cross_origin" | "unknown_host" => Text::LoginForeign,
+            "invalid_request" => Text::LoginIncomplete,
+            _ => return None,
+        })
+    }
+
+    fn said(&self, pages: &Pages<'_>, text: Text) -> String {
+        pages.text(text).replace("{seconds}", &self.wait.map_or(1, seconds).to_string())
+    }
+
     fn of_error(error: &Error) -> Self {
         let said = |status, error, detail| Self { status, error, detail, wait: None };
         let bad = |detail| said(StatusCode::BAD_REQUEST, "invalid_request", detail);
@@ -201,9 +221,14 @@ impl Words {
 /// The reply to a failed request: a page for a form, otherwise a problem document.
 pub(crate) fn denied(dialect: &BrowserDialect, call: &Call<'_>, error: &Error) -> Reply {
     let words = Words::of_error(error);
+    let pages = dialect.pages(call.headers);
     let mut reply = match SentAs::of_call(call) {
         SentAs::Form if call.operation == LOGIN => failed_login(dialect, call, &words),
-        SentAs::Form => page::message(words.status, "Not logged out", words.detail),
+        SentAs::Form => {
+            let text =
+                pages.text(if words.error == "cross_origin" { Text::ForeignAdvice } else { Text::NotLoggedOutAdvice });
+            pages.message(words.status, Text::NotLoggedOut, text, None)
+        }
         SentAs::Json | SentAs::Other => problem(&words),
     };
     if let Some(wait) = words.wait {
@@ -212,24 +237,41 @@ pub(crate) fn denied(dialect: &BrowserDialect, call: &Call<'_>, error: &Error) -
     if words.status == StatusCode::UNAUTHORIZED {
         // RFC 9110 §15.5.2.
         reply.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        return reply;
     }
-    reply
+    match Reader::of_request(call.method, call.headers) {
+        Some(reader) if call.method.is_safe() && call.operation != SESSION => {
+            let (mut head, _) = reply.into_parts();
+            let page = show(pages, reader, PageCause::Status, (head.status, &mut head.headers));
+            Response::from_parts(head, page.into())
+        }
+        _ => reply,
+    }
 }
 
-/// The page after a failed login at a provider, with a link to start again. `further` is an additional sentence.
+/// The page after a failed login at a provider, with a link to start again.
 // Requirements B29, B44.
 #[cfg(feature = "browser-oidc")]
-pub(crate) fn not_logged_in(dialect: &BrowserDialect, error: &Error, further: Option<&str>) -> Reply {
+pub(crate) fn not_logged_in(dialect: &BrowserDialect, call: &Call<'_>, error: &Error) -> Reply {
     let words = Words::of_error(error);
-    let (status, detail) = match error {
-        Error::Denied(Denial::ProviderLogin(ProviderFlaw::Denied | ProviderFlaw::Repeated)) => {
-            (StatusCode::FORBIDDEN, words.detail)
-        }
-        Error::Failed(Fault::Provider { .. }) => (words.status, "the provider is unavailable; try again later"),
-        _ => (words.status, words.detail),
+    let (status, text) = match error {
+        Error::Denied(Denial::ProviderLogin(flaw)) => match flaw {
+            ProviderFlaw::Denied => (StatusCode::FORBIDDEN, Text::LoginCancelled),
+            ProviderFlaw::Repeated => (StatusCode::FORBIDDEN, Text::LoginRepeated),
+            ProviderFlaw::StepUp => (words.status, Text::LoginRepeated),
+            ProviderFlaw::NotBegun | ProviderFlaw::Callback(_) => (words.status, Text::LoginLost),
+            _ => (words.status, Text::LoginFailed),
+        },
+        Error::Failed(Fault::Provider { .. }) => (words.status, Text::ProviderUnavailable),
+        _ => (words.status, words.text().unwrap_or(Text::LoginFailed)),
     };
-    let text = further.map_or_else(|| detail.to_owned(), |further| format!("{detail}. {further}"));
-    let mut reply = page::begin_again(status, &text, &dialect.path_of(LOGIN));
+    let (pages, login) = (dialect.pages(call.headers), dialect.path_of(LOGIN));
+    let text = words.said(&pages, text);
+    let detail = match error {
+        Error::Failed(Fault::Provider { .. }) => "the provider is unavailable",
+        _ => words.detail,
+    };
+    let mut reply = pages.begin_again(status, &text, detail, &login);
     if let Some(wait) = words.wait {
         retry_after(&mut reply, wait);
     }
@@ -253,24 +295,27 @@ fn problem(words: &Words) -> Reply {
 }
 
 fn failed_login(dialect: &BrowserDialect, call: &Call<'_>, words: &Words) -> Reply {
+    let pages = dialect.pages(call.headers);
+    let text = words.said(&pages, words.text().unwrap_or(Text::BadRequestAdvice));
     if matches!(words.status, StatusCode::FORBIDDEN | StatusCode::MISDIRECTED_REQUEST)
         && words.error != "too_many_sessions"
     {
         // The reply must not contain data from a cross-origin request, not even the target.
-        return page::message(words.status, "Not logged in", words.detail);
+        return pages.message(words.status, Text::NotLoggedIn, &text, None);
     }
-    let to = form::read_with(call, &[]).ok().and_then(|form| form.get("to").map(str::to_owned));
-    let target = dialect.target(to.as_deref());
+    let sent = form::read_with(call, &[]).ok();
+    let sent = |name| sent.as_ref().and_then(|form| form.get(name));
+    let target = dialect.target(sent("to"));
     match &dialect.page {
         LoginPage::BuiltIn => {
-            let text = match words.wait.filter(|_| words.status == StatusCode::TOO_MANY_REQUESTS) {
-                Some(wait) => format!("{} (in {} s)", words.detail, seconds(wait)),
-                None => words.detail.to_owned(),
-            };
-            page::login(words.status, &dialect.path_of(LOGIN), target.as_str(), Some(&text))
+            let [username, account] = ["username", "account"].map(|name| sent(name).unwrap_or_default());
+            let action = dialect.path_of(LOGIN);
+            let form =
+                LoginForm { message: Some(&text), username, account, ..LoginForm::new(&action, target.as_str()) };
+            pages.login(words.status, &form)
         }
         LoginPage::At(page) => see_other(&dialect.page_url(page, &[("error", words.error)], target)),
-        LoginPage::None => page::message(words.status, "Not logged in", words.detail),
+        LoginPage::None => pages.message(words.status, Text::NotLoggedIn, &text, None),
     }
 }
 

@@ -13,7 +13,7 @@ use super::execute::{EndpointCommand, accounts};
 use super::handler::{EndpointHandler, to_its_end};
 #[cfg(feature = "browser-oidc")]
 use crate::dialect::browser::CALLBACK;
-use crate::dialect::browser::{DEVICE, LOGIN, LOGOUT, SESSION, SentLogin, words};
+use crate::dialect::browser::{DEVICE, LOGIN, LOGO, LOGOUT, SESSION, SentLogin, words};
 use crate::dialect::{Call, Reply};
 use crate::gate::Inner;
 use crate::gate::browser::{BrowserEndpoint, presented};
@@ -85,8 +85,9 @@ pub(super) async fn answer(
         (LOGIN, &Method::POST) => log_in(browser, call, handler).await,
         (LOGIN, _) => Ok(dialect.login_page(call)),
         (LOGOUT, &Method::POST) => log_out(browser, call, handler).await,
-        (LOGOUT, _) => Ok(dialect.logout_page()),
+        (LOGOUT, _) => Ok(dialect.logout_page(call)),
         (SESSION, _) => state(browser, call, handler).await,
+        (LOGO, _) => dialect.pages(call.headers).logo().ok_or_else(|| Denial::NoRoute.into()),
         _ => Err(Denial::NoRoute.into()),
     };
     match answered {

@@ -311,7 +311,7 @@ impl<M> GateLayer<M> {
             let dialect = route.and_then(|route| gate.dialect(&route.policy));
             let (denial, plain) = (Denial::MethodNotAllowed, reply::method_not_allowed(allowed));
             respond::worded(dialect, &parts.headers, denial, &plain)
-                .unwrap_or_else(|| respond::hooked(gate.refusals.as_ref(), parts, denial, plain))
+                .unwrap_or_else(|| gate.worded(parts, route.map(|route| &route.policy), denial, plain))
         }))
     }
 

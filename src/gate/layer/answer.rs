@@ -15,6 +15,7 @@ use super::future::{FutureKind, PassedRequest, ResponseFuture};
 use super::permit::prepare;
 use super::refuse::{denied, refused, shed};
 use super::{GateLayer, GateService};
+use crate::dialect::browser::reader::ReaderHeaders;
 use crate::dialect::{Dialect, Reply};
 use crate::gate::browser::keep_cookie;
 use crate::gate::endpoint::{self, Hit};
@@ -167,11 +168,20 @@ impl<M> GateLayer<M> {
         {
             keep_cookie(gate, parts);
         }
+        // `prepare` removes the token, which distinguishes a client of an API from a person.
+        let is_for_people = self.options.edge && policy.credentials.session;
+        let reader = is_for_people.then(|| ReaderHeaders::of_request(&parts.method, &parts.headers)).flatten();
         if let Err(denial) = prepare(gate, parts, &permitted) {
             return Err(NotEntered::Denied(denial, permitted));
         }
-        let keep =
-            |permitted| PassedRequest { gate: Arc::clone(gate), permitted, counted, is_guarded: true, undecided: None };
+        let keep = |permitted| PassedRequest {
+            gate: Arc::clone(gate),
+            permitted,
+            counted,
+            is_guarded: true,
+            undecided: None,
+            reader,
+        };
         if self.options.headers_only {
             // An outer layer may have inserted a caller, which must not reach the service.
             parts.extensions.remove::<Permitted>();
@@ -205,6 +215,7 @@ impl<M> GateLayer<M> {
             counted: Some(counted),
             is_guarded: true,
             undecided: Some(Box::new(undecided)),
+            reader: None,
         })
     }
 

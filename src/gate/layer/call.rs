@@ -98,6 +98,7 @@ impl<M> GateLayer<M> {
             counted: None,
             is_guarded: true,
             undecided: None,
+            reader: None,
         });
         passed.counted = passed.counted.map(|counted| counted.keeping(Some(room)));
         match M::forward(kept, parts, body).await {

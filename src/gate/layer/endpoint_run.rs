@@ -142,7 +142,8 @@ impl<M> EndpointRun<M> {
         match M::forward(kept, parts, body).await {
             Ok(future) => {
                 let gate = Arc::clone(self.gate());
-                let passed = PassedRequest { gate, permitted, counted, is_guarded: false, undecided: None };
+                let passed =
+                    PassedRequest { gate, permitted, counted, is_guarded: false, undecided: None, reader: None };
                 EndpointOutcome::In { future, passed, annotate: self.layer.options.annotate }
             }
             Err(why) => self.not_forwarded(why),

@@ -11,6 +11,7 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 
 use crate::dialect::Reply;
+use crate::dialect::browser::reader::ReaderHeaders;
 use crate::gate::body::GateBody;
 use crate::gate::browser::given::note_own;
 use crate::gate::in_flight::InFlightSlot;
@@ -40,6 +41,8 @@ pub(super) struct PassedRequest {
     pub(super) is_guarded: bool,
     /// Set if a `require()` in the service decides on the token's audience.
     pub(super) undecided: Option<Box<Undecided>>,
+    /// For the page that a person reads if the proxy fails. Only at the edge, and on a route for browser sessions.
+    pub(super) reader: Option<ReaderHeaders>,
 }
 
 impl<F> EndpointOutcome<F> {
@@ -174,7 +177,7 @@ impl<F> ResponseFuture<F> {
 
     pub(in crate::gate) fn required(future: F, gate: &Arc<Inner>, permitted: Permitted) -> Self {
         let gate = Arc::clone(gate);
-        let passed = PassedRequest { gate, permitted, counted: None, is_guarded: false, undecided: None };
+        let passed = PassedRequest { gate, permitted, counted: None, is_guarded: false, undecided: None, reader: None };
         Self::new(FutureKind::Inner { future, passed: Some(passed), annotate: false })
     }
 }
@@ -232,7 +235,10 @@ fn answered<R: Body>(
         return annotated(own(reply, is_bare), verdict);
     }
     if let Some((reply, reason)) = passed.as_ref().and_then(|passed| passed.unauthorized(response.status())) {
-        let verdict = passed.filter(|_| annotate).map(|passed| Verdict { reason, ..Verdict::passed(passed.permitted) });
+        let verdict = passed.filter(|_| annotate).map(|passed| {
+            let reader = passed.reader.and_then(|headers| headers.reader());
+            Verdict { reason, reader, ..Verdict::passed(passed.permitted) }
+        });
         return annotated(own(reply, is_bare), verdict);
     }
     let renewed = passed.as_ref().filter(|passed| passed.permitted.renews_nonce());
@@ -254,10 +260,11 @@ fn answered<R: Body>(
     }
     let guard = passed.as_ref().and_then(|passed| passed.guard(&response));
     let verdict = passed.filter(|_| annotate).map(|passed| {
+        let reader = passed.reader;
         let verdict = Verdict::passed(passed.permitted);
         // A `require()` behind the gate, an extractor, or the proxy may have set a more specific reason.
         match response.extensions_mut().remove::<Reason>() {
-            Some(reason) => Verdict { reason, ..verdict },
+            Some(reason) => Verdict { reason, reader: reader.and_then(|headers| headers.reader()), ..verdict },
             None => verdict,
         }
     });

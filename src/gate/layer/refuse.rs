@@ -66,7 +66,7 @@ pub(super) fn rendered(
     let mut reply = match led {
         Led::Shown(reply) => reply,
         Led::Plain(plain) => respond::worded(dialect, &parts.headers, denial, &plain)
-            .unwrap_or_else(|| respond::hooked(gate.refusals.as_ref(), parts, denial, plain)),
+            .unwrap_or_else(|| gate.worded(parts, route.map(|route| &route.policy), denial, plain)),
     };
     ClaimsChallenge::state(parts, &mut reply);
     gate.give_nonce(denial, &mut reply);
@@ -95,7 +95,11 @@ pub(super) fn shed<F>(
     permitted: Permitted,
     annotate: bool,
 ) -> ResponseFuture<F> {
-    let reply = overloaded(refusal, gate.dialect(&permitted.route().policy), &parts.headers);
+    let policy = &permitted.route().policy;
+    let mut reply = overloaded(refusal, gate.dialect(policy), &parts.headers);
+    if policy.dialect.is_none() {
+        reply = gate.for_person((&parts.method, &parts.headers), Some(policy), None, reply);
+    }
     let reason = Reason::shed(refusal);
     reason.tell();
     ResponseFuture::own(reply, annotate.then(|| Verdict { reason, ..Verdict::passed(permitted) }))

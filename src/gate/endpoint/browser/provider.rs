@@ -5,7 +5,8 @@ use super::told_recipient;
 use crate::dialect::browser::callback::{Callback, ProviderAnswer, ProviderError};
 use crate::dialect::browser::step_up::AskedLogin;
 use crate::dialect::browser::target::LoginTarget;
-use crate::dialect::browser::{BrowserDialect, NAME, long_target, page, words};
+use crate::dialect::browser::texts::Text;
+use crate::dialect::browser::{BrowserDialect, NAME, long_target, words};
 use crate::dialect::{Call, Reply};
 use crate::gate::Inner;
 use crate::gate::browser::transaction::Transaction;
@@ -34,23 +35,21 @@ pub(super) async fn begin(
     call: &Call<'_>,
     handler: &EndpointHandler<'_>,
 ) -> (Reply, Reason) {
-    let mut before = None;
-    let begun = begin_after(browser, provider, call, handler, &mut before).await;
+    let begun = begin_new(browser, provider, call, handler).await;
     handler.tell(&begun);
     match begun {
         Ok(reply) => (reply, Reason::ANSWERED),
-        Err(error) => (words::not_logged_in(&browser.dialect, &error, before.as_deref()), Reason::from(&error)),
+        Err(error) => (words::not_logged_in(&browser.dialect, call, &error), Reason::from(&error)),
     }
 }
 
-/// Begins a login. If the browser would loop between logins, refuses the login and describes why in `before`.
+/// Begins a login, or refuses it if the browser would loop between logins.
 // Requirements B28, B36 and B38.
-async fn begin_after(
+async fn begin_new(
     browser: &BrowserEndpoint,
     provider: &LoginProvider,
     call: &Call<'_>,
     handler: &EndpointHandler<'_>,
-    before: &mut Option<String>,
 ) -> Result<Reply, Error> {
     let engine = &handler.gate.engine;
     engine.limits().refresh(handler.origin.address)?;
@@ -70,7 +69,6 @@ async fn begin_after(
              (`made`), but now the page requires another login (`asked`). Change the route, or what the provider \
              grants"
         );
-        *before = Some(format!("The page requires {asked}, but the previous login was made with {made}."));
         return Err(Denial::ProviderLogin(ProviderFlaw::Repeated).into());
     }
     let secrets =
@@ -98,7 +96,7 @@ pub(super) async fn finish(
     let now = engine.clock().now();
     let callback = match Callback::read(call.query) {
         Ok(callback) => callback,
-        Err(denial) => return not_logged_in(browser, &denial.into()),
+        Err(denial) => return not_logged_in(browser, call, &denial.into()),
     };
     let Some(begun) = Transaction::of_state(call.headers, &callback.state, &engine.keyring(), now) else {
         return again(browser, call, handler).await;
@@ -123,7 +121,7 @@ pub(super) async fn finish(
             if let Error::Denied(Denial::ProviderLogin(flaw)) = &error {
                 engine.tell_provider_login_refused(provider.name(), provider.client_id(), *flaw, &handler.origin);
             }
-            let (mut reply, reason) = not_logged_in(browser, &error);
+            let (mut reply, reason) = not_logged_in(browser, call, &error);
             begun.clear(reply.headers_mut());
             (reply, reason)
         }
@@ -138,11 +136,11 @@ async fn again(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointHan
     {
         return (words::see_other(&browser.dialect.targets.url(LoginTarget::ROOT)), Reason::ANSWERED);
     }
-    not_logged_in(browser, &NOT_BEGUN.into())
+    not_logged_in(browser, call, &NOT_BEGUN.into())
 }
 
-fn not_logged_in(browser: &BrowserEndpoint, error: &Error) -> (Reply, Reason) {
-    (words::not_logged_in(&browser.dialect, error, None), Reason::from(error))
+fn not_logged_in(browser: &BrowserEndpoint, call: &Call<'_>, error: &Error) -> (Reply, Reason) {
+    (words::not_logged_in(&browser.dialect, call, error), Reason::from(error))
 }
 
 fn logged_in(
@@ -154,7 +152,11 @@ fn logged_in(
     let rest = begun.rest.as_deref().and_then(|digest| long_target::find(call.headers, digest));
     let url = browser.dialect.targets.url(browser.dialect.target(Some(rest.as_deref().unwrap_or(&begun.to))));
     // After a redirect from another site, a browser does not send a `Strict` cookie.
-    let mut reply = if browser.is_strict() { page::onwards("Logged in", &url) } else { words::see_other(&url) };
+    let mut reply = if browser.is_strict() {
+        browser.dialect.pages(call.headers).onwards(Text::LoggedIn, &url)
+    } else {
+        words::see_other(&url)
+    };
     browser.put_begun(engine, login, reply.headers_mut());
     reply
 }

@@ -19,6 +19,7 @@ use crate::log::{self, AccessLogLine, UpstreamFields, request_id};
 use crate::server::listen::origin::Origin;
 use crate::trace::{RequestFacts, RequestTrace};
 use rotogate::gate::{Reason, Verdict};
+use rotogate::program::{HTML, put_request_id};
 use rotogate_core::clock::{SystemTime, TimeSource, wall_micros};
 use rotogate_core::context::Context;
 use rotogate_core::headers::{self, Present};
@@ -104,9 +105,9 @@ impl RequestRecord {
         let Self { context, mut line, tunnel, received, began, method, trace } = self;
         trace.end(&method, response.status(), outcome(verdict.as_ref()), verdict.as_ref());
         let media = response.headers().get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
-        let (is_problem, is_grpc, is_events) = (media == PROBLEM, media.starts_with(GRPC), media.starts_with(EVENTS));
-        if is_problem && let Some(bytes) = response.body_mut().own_bytes(ProxyBody::own_bytes) {
-            add_request_id(bytes, context.id());
+        let (is_grpc, is_events) = (media.starts_with(GRPC), media.starts_with(EVENTS));
+        if media == PROBLEM || media == HTML.as_bytes() {
+            response = identified(state, response, verdict.as_ref(), context.id());
         }
         response.headers_mut().insert(state.request_id.clone(), context.id().clone());
         let kind = if is_events { Some(StreamKind::Events) } else { is_grpc.then_some(StreamKind::Grpc) };
@@ -203,6 +204,27 @@ impl Drop for ReplyRecord {
             line.finish(self.so_far);
         }
     }
+}
+
+/// Adds the request id to the gate's own problem document or page. A failure of the proxy becomes a page if a person reads
+/// it.
+fn identified(
+    state: &RequestState,
+    response: Response<ReplyBody>,
+    verdict: Option<&Verdict>,
+    id: &HeaderValue,
+) -> Response<ReplyBody> {
+    let (mut head, mut body) = response.into_parts();
+    if let Some(bytes) = body.own_bytes(ProxyBody::own_bytes) {
+        if head.headers.get(CONTENT_TYPE).is_some_and(|media| media == PROBLEM) {
+            match verdict.and_then(|verdict| state.gate().page_of(verdict, head.status, &mut head.headers)) {
+                Some(page) => *bytes = page,
+                None => add_request_id(bytes, id),
+            }
+        }
+        put_request_id(bytes, id.to_str().unwrap_or_default());
+    }
+    Response::from_parts(head, body)
 }
 
 /// Adds the request id to the gate's own problem document (RFC 9457).
