@@ -34,6 +34,7 @@ mod fairness;
 mod global_revocation;
 mod headers;
 mod heads;
+mod human_pages;
 mod identity;
 pub(crate) mod introspection;
 mod isolation;

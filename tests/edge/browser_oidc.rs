@@ -239,6 +239,7 @@ impl World {
 fn is_page(reply: &Reply, status: u16, text: &str) {
     assert_eq!(reply.status, status, "{}", reply.text());
     assert!(reply.text().contains(text), "{}", reply.text());
+    assert!(reply.text().contains("<h1>Not logged in</h1>") && reply.text().contains("Request ID: <code>"));
     assert!(reply.text().contains("href=\"/auth/login\"") && reply.header("x-frame-options") == "DENY");
     assert!(reply.all("location").is_empty() && reply.all("refresh").is_empty(), "never by itself");
     assert!(!set_cookies(reply).iter().any(|(name, ..)| name == "__Host-Http-rg"));
@@ -461,10 +462,10 @@ fn b29_b34_b44_each_failure_at_the_provider_has_its_page() {
     let world = world();
     let error = |code: &str| format!("&error={code}&error_description=%3Cb%3Eprovider-text{}", world.iss());
     for (code, status, text) in [
-        ("access_denied", 403, "the login was refused at the provider"),
+        ("access_denied", 403, "You cancelled the login, or your account may not use this application."),
         ("login_required", 400, "the provider returned an error"),
         ("%3Cscript%3E", 400, "the provider returned an error"),
-        ("temporarily_unavailable", 503, "the provider is unavailable"),
+        ("temporarily_unavailable", 503, "The login service does not answer at the moment. Try again in a minute."),
     ] {
         let begun = world.begin("/");
         let reply = world.come_back(&begun, &error(code), &[]);
