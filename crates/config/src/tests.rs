@@ -16,6 +16,7 @@ mod features;
 mod introspection;
 mod isolation;
 mod memory;
+mod pages;
 mod rate;
 pub(crate) mod reference;
 #[cfg(feature = "otel")]

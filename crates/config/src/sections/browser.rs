@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use http::HeaderName;
-use toml::Value;
 
 use super::super::declare::section;
-use super::super::print::Print;
 use super::super::value;
 use super::clients::is_text;
 use super::endpoints::Surroundings;
 use super::identity::HeaderOrNone;
+use super::page::{self, PageKey};
 use super::provider_client::{self, ProviderClientSettings};
 use super::remote::RemoteSource;
 use super::sessions::read_override;
@@ -47,12 +46,13 @@ section! {
         /// Set it if the provider requires pushed requests only for the gate's client, because the provider's metadata
         /// do not show that.
         reload par: bool = get_or(value::boolean, false),
-        /// What `GET /auth/login` returns. `"built-in"`: a plain login form; a path: a redirect to your own page, which
-        /// posts to `/auth/login`; `"none"`: 404.
-        reload page: LoginPage = get_or(page, LoginPage::BuiltIn),
+        /// What `GET /auth/login` returns. `"built-in"`: the gate's login form; a path: a redirect to your own page, which
+        /// posts to `/auth/login`; `"none"`: 404. A table sets the looks and texts of all pages that the gate itself
+        /// shows. Default: `"built-in"`.
+        reload page: PageKey = by { page::read(section, around.dir) },
         /// Page to which the browser is redirected after a logout by form: a path, or a URL with an origin in `origins`
-        /// of `[cors]`.
-        reload after_logout: String = get_or(value::text, "/".to_owned()),
+        /// of `[cors]`. Default: a page that says that the user is logged out.
+        reload after_logout: Option<String> = get(value::text),
         /// `SameSite` of the session cookie: `"lax"`, or `"strict"` for a public page that calls an API. With
         /// `"strict"`, the browser does not send the cookie when the user follows a link from another site.
         reload is_strict as ("same_site" SAME_SITES): bool = get_or(value::word(&SAME_SITES, &[]), false),
@@ -70,25 +70,6 @@ section! {
 
 /// The values of `same_site`.
 const SAME_SITES: [(&str, bool); 2] = [("lax", false), ("strict", true)];
-
-impl Print for LoginPage {
-    fn print(&self) -> Value {
-        match self {
-            Self::At(path) => path.as_str().into(),
-            Self::None => "none".into(),
-            _ => "built-in".into(),
-        }
-    }
-}
-
-fn page(v: &Raw) -> Result<LoginPage, String> {
-    match value::text(v)?.as_str() {
-        "built-in" => Ok(LoginPage::BuiltIn),
-        "none" => Ok(LoginPage::None),
-        path if path.starts_with('/') => Ok(LoginPage::At(path.to_owned())),
-        _ => Err(format!("expected \"built-in\", \"none\" or a path such as \"/signin\", found {}", v.describe())),
-    }
-}
 
 /// Rejects headers that a page of another origin can send without a preflight.
 fn csrf_header(v: &Raw) -> Result<HeaderOrNone, String> {
@@ -125,7 +106,20 @@ pub(super) fn read(section: &Section<'_>, path: &str, around: &Surroundings<'_>)
     } else {
         let message = "only applies to a login with a password, but this endpoint has a `provider`; remove one of \
                        the two";
-        section.blame_present(&["page", "account"], message);
+        section.blame_present(&["account"], message);
+        match &config.page {
+            PageKey::Form(_) => section.blame_present(&["page"], message),
+            PageKey::BuiltIn(page) if page.account => section.section("page").blame("account", message),
+            PageKey::BuiltIn(_) => {}
+        }
+    }
+    if let PageKey::BuiltIn(page) = &config.page
+        && page.account
+        && section.has("account")
+    {
+        let message =
+            "conflicts with `account` of this endpoint, which already names the account; remove one of the two";
+        section.section("page").blame("account", message);
     }
     let host = around.public_url.host().unwrap_or_default();
     // An invalid `public_url` was already reported.
@@ -142,14 +136,14 @@ pub(super) fn read(section: &Section<'_>, path: &str, around: &Surroundings<'_>)
     if section.is_bad() {
         return config;
     }
-    if !leads(&config.after_logout, path, around.cors) {
+    if config.after_logout.as_deref().is_some_and(|to| !leads(to, path, around.cors)) {
         section.blame(
             "after_logout",
             "expected a path that this gate serves outside of this endpoint, or a URL whose origin is in \
              `cors.origins`",
         );
     }
-    if let LoginPage::At(page) = &config.page
+    if let LoginPage::At(page) = config.page.form()
         && (!leads(page, path, around.cors) || page.contains('#'))
     {
         section.blame("page", "expected a path that this gate serves outside of this endpoint");
@@ -243,13 +237,16 @@ impl BrowserConfig {
             Some(provider) => Browser::provider(endpoint.path.as_str(), provider),
             None => Browser::own(endpoint.path.as_str()),
         };
-        browser = match page {
+        browser = match page.form() {
             LoginPage::BuiltIn => browser,
             LoginPage::At(path) => browser.page(path.as_str()),
             LoginPage::None => browser.without_page(),
         };
+        if let Some(to) = after_logout {
+            browser = browser.after_logout(to.as_str());
+        }
         browser = browser
-            .after_logout(after_logout.as_str())
+            .look(page.settings())
             .device_bound(*device_bound)
             .profile(endpoint.profile.clone())
             .listeners(endpoint.listeners.iter().cloned());
@@ -331,7 +328,7 @@ fn check_provider(config: &Config, endpoint: &EndpointConfig, section: &Section<
 
 /// Checks that the login page itself does not require a login. Otherwise the page would redirect to itself.
 fn check_page(config: &Config, browser: &BrowserConfig, section: &Section<'_>) {
-    let LoginPage::At(page) = &browser.page else { return };
+    let LoginPage::At(page) = browser.page.form() else { return };
     let path = page.split('?').next().unwrap_or_default();
     let (Ok(path), Ok(routes)) = (CanonicalPath::parse(path), RouteTable::build(config.routes.clone())) else { return };
     let host = config.server.public_url.host();

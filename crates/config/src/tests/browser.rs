@@ -1,7 +1,7 @@
 //! The endpoint of browsers, and the routes that take its sessions.
 
 use super::*;
-use rotogate::program::LoginPage;
+use crate::PageKey;
 
 const ENDPOINT: &str = "[[endpoints]]\ndialect = \"browser\"\n";
 const UPSTREAM: &str = "[[upstreams]]\nname = \"app\"\nurls = [\"echo:\"]\n";
@@ -17,7 +17,7 @@ fn b54_an_endpoint_of_browsers_needs_only_its_dialect() {
     let [endpoint] = &config.endpoints[..] else { panic!("one endpoint") };
     assert_eq!(endpoint.path, "/auth");
     let browser = endpoint.browser.as_ref().unwrap();
-    assert_eq!((&browser.page, &*browser.after_logout, browser.persistent), (&LoginPage::BuiltIn, "/", true));
+    assert_eq!((&browser.page, &browser.after_logout, browser.persistent), (&PageKey::default(), &None, true));
     let profile = endpoint.profile.over(&config.sessions.profile);
     let hours = |hours: u64| Duration::from_secs(hours * 3600);
     assert_eq!((profile.access_ttl, profile.idle_ttl, profile.session_ttl), (hours(1) / 6, hours(8), hours(7 * 24)));
@@ -30,7 +30,7 @@ fn b54_an_endpoint_of_browsers_needs_only_its_dialect() {
 fn b54_settings_that_no_browser_could_use_are_refused_where_they_stand() {
     for (keys, expected) in [
         ("path = \"/{account}/auth\"\n", "endpoints[0].path: expected a path without parameters"),
-        ("page = \"signin\"\n", "endpoints[0].page: expected \"built-in\", \"none\" or a path"),
+        ("page = \"signin\"\n", "endpoints[0].page: expected \"built-in\", \"none\", a path such as"),
         (
             "page = \"/auth/login\"\n",
             "endpoints[0].page: expected a path that this gate serves outside of this endpoint",
