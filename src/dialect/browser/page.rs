@@ -186,9 +186,9 @@ impl<'a> Pages<'a> {
     }
 
     /// The page after a logout, with a way back.
-    pub(super) fn logged_out(&self) -> Reply {
+    pub(super) fn logged_out(&self, back: &str) -> Reply {
         let text = self.html_text(Text::LoggedOutAdvice);
-        let body = format!("<p role=\"status\">{text}</p>\n<p>{}</p>\n", self.link("/", Text::LogInAgain));
+        let body = format!("<p role=\"status\">{text}</p>\n<p>{}</p>\n", self.link(back, Text::LogInAgain));
         self.page(StatusCode::OK, Text::LoggedOut, &body)
     }
 

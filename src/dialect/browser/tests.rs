@@ -288,7 +288,9 @@ fn b62_a_logout_by_a_form_leads_on_and_one_by_a_script_says_so() {
     }
     let page = out(&dialect(), FORM);
     assert_eq!((page.status().as_u16(), page.headers().contains_key("refresh")), (200, false));
-    assert!(text(&page).contains("You are logged out") && text(&page).contains("href=\"/\">Log in again</a>"));
+    assert!(
+        text(&page).contains("You are logged out") && text(&page).contains("href=\"/auth/login\">Log in again</a>")
+    );
     for (to, url) in [("/", "https://gate.example/"), ("https://app.example/bye", "https://app.example/bye")] {
         let reply = out(&BrowserDialect { after_logout: Some(to.to_owned()), ..dialect() }, FORM);
         assert_eq!(

@@ -106,7 +106,8 @@ impl BrowserDialect {
             (SentAs::Form, Some(url)) => forgetful(self.pages(call.headers).onwards(Text::LoggedOut, url)),
             (SentAs::Form, None) => forgetful(match &self.after_logout {
                 Some(to) => self.pages(call.headers).onwards(Text::LoggedOut, &self.targets.url(self.target(Some(to)))),
-                None => self.pages(call.headers).logged_out(),
+                None if self.page == LoginPage::None => self.pages(call.headers).logged_out("/"),
+                None => self.pages(call.headers).logged_out(&self.path_of(LOGIN)),
             }),
             (SentAs::Json | SentAs::Other, logout) => {
                 forgetful(hardened(json(StatusCode::OK, &json!({ "logout": logout }))))
