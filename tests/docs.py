@@ -194,6 +194,8 @@ def provide(value, folder, made):
             text = "0123456789abcdef0123456789abcdef\n"
         if key == "url_file":
             text = "postgres://gate:password@db.example.com/app\n"
+        if key == "logo":
+            text = '<svg xmlns="http://www.w3.org/2000/svg"/>'
         if key == "hash_parameters":
             text = '{"base64_signer_key": "MDEyMzQ1Njc4OWFiY2RlZg==", "base64_salt_separator": "Bw==", "rounds": 8, "mem_cost": 14}'
         if key == "authorization_file":

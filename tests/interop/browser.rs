@@ -213,7 +213,47 @@ async fn b9_b29_b30_b36_chromium_with_ten_tabs_reloads_goes_back_and_fetches_ahe
         percent_encoding::utf8_percent_encode(&client.to_string(), percent_encoding::NON_ALPHANUMERIC).to_string();
     provider.ask(&format!("/test/client?{client}")).await;
     let scene = json!({ "url": url, "chromium": chromium(), "provider": provider.url.as_str() });
-    let script = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/interop/browser/tabs.mjs");
+    drive("tabs.mjs", &scene, || gate.log());
+}
+
+const LOGO: &str = "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 48 48\" width=\"48\" height=\"48\">\
+                    <rect width=\"48\" height=\"48\" rx=\"12\" fill=\"#0f766e\"/>\
+                    <path d=\"M12 34 24 12l12 22h-7l-5-10-5 10z\" fill=\"#fff\"/></svg>";
+
+/// The gate's own pages, by mouse and by keyboard, without script, light and dark, on small and wide screens.
+/// `WRITE_DOCS=1` writes the images of docs/images, and `ROTOGATE_SHOTS` is a folder for all pictures.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b65_b66_the_pages_of_the_gate_in_chromium_for_everybody() {
+    let port = free_port();
+    let url = format!("http://localhost:{port}");
+    let away = format!("http://127.0.0.1:{}", free_port());
+    let pages = format!(
+        "[[endpoints]]\ndialect = \"browser\"\npath = \"/auth\"\n[endpoints.page]\ntitle = \"Acme Bank\"\nlogo = \"acme.svg\"\n\
+         color = \"#0f766e\"\nhelp = \"Questions? Call 4711, or write to help@acme.example.\"\nprivacy = \"/privacy\"\n\
+         [[upstreams]]\nname = \"away\"\nurls = [\"{away}\"]\n\
+         [[routes]]\npath = \"/away/{{*rest}}\"\ncredentials = [\"session\"]\nupstream = \"away\"\n\
+         [[routes]]\npath = \"/closed/{{*rest}}\"\ncredentials = [\"session\"]\nscopes = [\"admin\"]\nupstream = \"app\"\n\
+         [[upstreams]]\n"
+    );
+    let config = CONFIG.replacen("[[upstreams]]\n", &pages, 1).replace("http://gate.test", &url);
+    let config = config.replace("path = \"/{*rest}\"\n", "path = \"/app\"\ncredentials = [\"token\", \"session\"]\n");
+    let place = Place::new(&config.replacen("127.0.0.1:0", &format!("127.0.0.1:{port}"), 1));
+    std::fs::write(place.path("acme.svg"), LOGO).unwrap();
+    let gate = place.start();
+    let images = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/images"));
+    let scene = json!({
+        "url": url,
+        "password": gate.password,
+        "chromium": chromium(),
+        "images": std::env::var_os("WRITE_DOCS").map(|_| images),
+        "shots": std::env::var("ROTOGATE_SHOTS").ok(),
+    });
+    drive("pages.mjs", &scene, || gate.log());
+}
+
+/// Runs a script of tests/interop/browser, which says "done".
+fn drive(script: &str, scene: &Value, log: impl FnOnce() -> String) {
+    let script = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/interop/browser")).join(script);
     let mut driver = Command::new("node");
     driver.arg(script).env("MODULES", installed());
     let child = driver.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
@@ -221,5 +261,5 @@ async fn b9_b29_b30_b36_chromium_with_ten_tabs_reloads_goes_back_and_fetches_ahe
     child.stdin.take().unwrap().write_all(scene.to_string().as_bytes()).unwrap();
     let output = tokio::task::block_in_place(|| child.wait_with_output()).unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.contains("done"), "{said}\n{}", gate.log());
+    assert!(output.status.success() && said.contains("done"), "{said}\n{}", log());
 }
