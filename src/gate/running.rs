@@ -69,17 +69,16 @@ impl Running {
 
     /// Records which providers' tokens were used.
     pub(super) async fn flush_uses(&self) -> Result<(), StoreError> {
-        let uses = self.engine.confirmations().take_uses();
-        if uses.is_empty() {
-            return Ok(());
-        }
-        for relay in &self.relays {
-            if let Err(error) = relay.record_uses(&uses).await {
-                self.engine.confirmations().put_back(uses);
-                return Err(error);
+        loop {
+            let uses = self.engine.confirmations().unwritten_uses();
+            if uses.is_empty() {
+                return Ok(());
             }
+            for relay in &self.relays {
+                relay.record_uses(&uses).await?;
+            }
+            self.engine.confirmations().forget_uses(&uses);
         }
-        Ok(())
     }
 
     pub(super) fn put_in_force(&self, gate: &Arc<Inner>) {

@@ -55,20 +55,25 @@ impl Confirmations {
     /// Notes that a token of another issuer was used.
     pub fn used(&self, token: &str) {
         if self.notes_uses.load(Ordering::Relaxed) {
-            self.put_back([token_digest(token)]);
+            let mut uses = self.uses.lock();
+            if uses.len() < MAX_PENDING_USES {
+                uses.insert(token_digest(token));
+            }
         }
     }
 
-    /// Returns the noted uses, and forgets them.
-    pub fn take_uses(&self) -> Vec<TokenDigest> {
-        std::mem::take(&mut *self.uses.lock()).into_iter().collect()
+    /// Returns some of the uses that are not yet in the store. They stay noted until they are written, so that the last
+    /// flush of a process also writes what an earlier one has begun to write.
+    pub fn unwritten_uses(&self) -> Vec<TokenDigest> {
+        self.uses.lock().iter().take(MAX_FLUSHED_NOTES).copied().collect()
     }
 
-    /// Notes these uses again, after the store failed to record them.
-    pub fn put_back(&self, uses: impl IntoIterator<Item = TokenDigest>) {
-        let mut pending = self.uses.lock();
-        let room = MAX_PENDING_USES.saturating_sub(pending.len());
-        pending.extend(uses.into_iter().take(room));
+    /// Forgets uses that are in the store.
+    pub fn forget_uses(&self, written: &[TokenDigest]) {
+        let mut uses = self.uses.lock();
+        for token in written {
+            uses.remove(token);
+        }
     }
 
     /// Notes that a token of this generation was used. Ignores the first generation.
@@ -168,6 +173,20 @@ mod tests {
         assert!(notes.pending.is_empty() && notes.number.load(Ordering::Relaxed) == 0);
         notes.seen(id(1), SECOND);
         assert!(notes.has(id(1), SECOND));
+    }
+
+    #[test]
+    fn i72_a_use_stays_noted_until_the_store_has_it() {
+        let notes = Confirmations::default();
+        notes.used("a");
+        assert!(notes.unwritten_uses().is_empty(), "no relay asks");
+        notes.note_uses();
+        ["a", "b"].iter().for_each(|token| notes.used(token));
+        let begun = notes.unwritten_uses();
+        notes.used("c");
+        assert_eq!((begun.len(), notes.unwritten_uses().len()), (2, 3), "the write may fail, or the process may stop");
+        notes.forget_uses(&begun);
+        assert_eq!(notes.unwritten_uses(), [token_digest("c")]);
     }
 
     #[tokio::test]
