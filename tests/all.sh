@@ -134,6 +134,7 @@ step 120 "the lock files of what is built apart are current" bash -c \
     'for each in benches/peers adapters; do cargo update --quiet --workspace --locked --manifest-path "$each/Cargo.toml" || exit 1; done'
 step 120 "every requirement has its tests, and every rule a mutation" bash -c \
     'python3 tests/requirements.py && python3 tests/mutations.py --check'
+step 180 "each capability is in no more places than before" bash -c 'python3 tests/house.py --self-test && python3 tests/house.py'
 step 300 "the documentation agrees with the sources" python3 tests/docs.py
 step 60 "the search for secrets finds what is planted" bash tests/secrets.sh --self-test
 # It waits for the network, so it runs while the compiler works. What it compiles has lints of its own.

@@ -2,9 +2,10 @@
 # The fast level: every check that needs Rust alone. It needs cargo with clippy and rustfmt, a C compiler, and bash and
 # util-linux, which every Linux has; no Node.js, Python, Chromium, nginx, Go, wrk or valgrind. CI runs tests/all.sh.
 #
-#   bash tests/fast.sh [format] [lints] [unit] [docs] [integration]     all of them without an argument
+#   bash tests/fast.sh [format] [house] [lints] [unit] [docs] [integration]     all of them without an argument
 #
 # format        the formatting of all Rust code
+# house         the numbers of tests/house.py, where Python 3.11 is installed
 # lints         clippy for all targets with all features; a warning is an error
 # unit          the unit tests of the library and the program, except those of the stores in PostgreSQL and Redis
 # docs          the examples in the documentation and in the README
@@ -49,6 +50,15 @@ format() {
     cargo fmt --all --check
 }
 
+house() {
+    if python3 -c 'import tomllib' 2>/dev/null; then
+        python3 tests/house.py --self-test
+        python3 tests/house.py
+    else
+        echo "not run here: tests/house.py, which needs Python 3.11"
+    fi
+}
+
 lints() {
     cargo clippy --workspace --all-targets --all-features -- -D warnings
 }
@@ -71,12 +81,12 @@ integration() {
 }
 
 parts=("$@")
-[ $# -gt 0 ] || parts=(format lints unit docs integration)
+[ $# -gt 0 ] || parts=(format house lints unit docs integration)
 for part in "${parts[@]}"; do
     case $part in
-        format | lints | unit | docs | integration) ;;
+        format | house | lints | unit | docs | integration) ;;
         *)
-            sed -n '2,13s/^# \{0,1\}//p' "$0" >&2
+            sed -n '2,14s/^# \{0,1\}//p' "$0" >&2
             exit 2
             ;;
     esac
