@@ -22,6 +22,7 @@ is found again there. A pattern that matches no file, and a name that no code ha
 
 import collections
 import re
+import signal
 import sys
 import tomllib
 from fnmatch import fnmatchcase
@@ -477,4 +478,5 @@ def main(arguments):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     sys.exit(main(sys.argv[1:]))
