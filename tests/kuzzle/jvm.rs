@@ -94,8 +94,15 @@ impl<'a> Jvm<'a> {
             Way::Socket(socket) => {
                 socket.send(Message::text(query.to_string())).await.unwrap();
                 loop {
-                    // The SDK reads only text frames.
-                    let Some(Ok(Message::Text(text))) = socket.next().await else { continue };
+                    // The SDK reads only text frames. The gate closes the connection if the token ends during a call.
+                    let text = match socket.next().await {
+                        Some(Ok(Message::Text(text))) => text,
+                        Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+                        _ => {
+                            self.way = Self::socket(self.gate).await.way;
+                            break json!({ "requestId": query["requestId"], "error": { "id": "reconnected" } });
+                        }
+                    };
                     let reply: Value = serde_json::from_str(&text).unwrap();
                     if reply["requestId"].is_string() {
                         assert_eq!(reply["room"], reply["requestId"]);

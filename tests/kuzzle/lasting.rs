@@ -52,6 +52,30 @@ async fn t9_a_logout_ends_the_connections_of_its_session_whatever_token_they_cam
     }
 }
 
+/// Otherwise the client would wait for ever for a reply.
+#[tokio::test]
+async fn a_connection_closes_if_a_token_ends_while_the_upstream_works_on_a_call() {
+    for is_answered in [true, false] {
+        let mut place = None;
+        let (gate, mut events) = gate(&mut place).await;
+        let http = Client { gate: &gate };
+        let login = http.login("").await;
+        let mut wire = Wire::open(&gate).await;
+        assert_eq!(connection(&wire.call(Some(jwt(&login))).await), 1);
+        assert_eq!(event(&mut events).await, Event::Opened(1));
+        if !is_answered {
+            let call = json!({ "controller": "document", "action": "hold", "requestId": "held", "jwt": jwt(&login) });
+            wire.send(call.to_string()).await;
+            assert_eq!(event(&mut events).await, Event::Held(1));
+        }
+        result(&http.post("/_logout", Some(jwt(&login)), "").await);
+        match is_answered {
+            true => assert_eq!(wire.hear().await["type"], "TokenExpired"),
+            false => assert_eq!(close_code(&mut wire).await, CloseCode::Restart),
+        }
+    }
+}
+
 #[tokio::test]
 async fn t34_a_reload_judges_the_caller_of_a_connection_and_not_its_superseded_token() {
     for over_socket in [true, false] {

@@ -28,6 +28,8 @@ pub(super) const SEVERAL_LOOKS: Duration = Duration::from_millis(1700);
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Event {
     Opened(usize),
+    /// A call came that gets no reply.
+    Held(usize),
     Closed(usize),
 }
 
@@ -71,6 +73,10 @@ async fn serve(stream: TcpStream, connection: usize, events: UnboundedSender<Eve
         let Message::Text(text) = message else { continue };
         let asked: Value = serde_json::from_str(&text).unwrap();
         is_subscribed |= asked["action"] == "subscribe";
+        if asked["action"] == "hold" {
+            events.send(Event::Held(connection)).unwrap();
+            continue;
+        }
         let result = json!({ "connection": connection, "caller": caller, "text": text.as_str() });
         let answer = json!({ "requestId": asked["requestId"], "status": 200, "error": null, "result": result });
         if socket.send(Message::text(answer.to_string())).await.is_err() {

@@ -44,7 +44,7 @@ pub(super) use accept::accept;
 use calls::Calls;
 use inflow::Inflow;
 use tokens::LinkedToken;
-use upstream::{Upstream, heard, relayed};
+use upstream::{Upstream, heard};
 
 /// The maximum length of a message in either direction, in bytes.
 const MAX_MESSAGE_BYTES: usize = rotogate_core::bounds::MAX_MESSAGE;
@@ -176,7 +176,7 @@ impl<S: Stream> Session<S> {
                 }
                 done = self.calls.done() => self.go_on(done).await?,
                 said = heard(&mut self.upstreams, &mut self.turn) => match said {
-                    Some((text, _room)) => self.send(relayed(text)).await?,
+                    Some((text, _room)) => self.send(text).await?,
                     // The pending calls are lost, so the client must reconnect.
                     None => return Err(CloseReason::With(CloseCode::Restart)),
                 },

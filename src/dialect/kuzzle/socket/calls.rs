@@ -333,13 +333,13 @@ impl<S: Stream> Session<S> {
         })))
     }
 
-    fn open(&mut self, identity: SocketIdentity, caller: Option<Caller>, dialled: Upgraded) -> Option<&Upstream> {
+    fn open(&mut self, identity: SocketIdentity, caller: Option<Caller>, dialled: Upgraded) -> Option<&mut Upstream> {
         if self.upstreams.len() >= MAX_IDENTITIES {
             self.upstreams.remove(0);
         }
         let gate = Arc::clone(&self.gate);
         self.upstreams.push(Upstream::open(identity, caller, dialled, gate));
-        self.upstreams.last()
+        self.upstreams.last_mut()
     }
 
     async fn taken(&mut self, asked: &Message, is_taken: bool) -> Result<Option<Step>, CloseReason> {

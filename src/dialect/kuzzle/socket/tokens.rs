@@ -58,11 +58,13 @@ impl<S: Stream> Session<S> {
                 Err(_) => return Err(CloseReason::With(CloseCode::Restart)),
             }
         }
-        let before = self.upstreams.len();
+        let (before, mut lost) = (self.upstreams.len(), 0);
         self.upstreams.retain_mut(|upstream| {
             let end = upstream.caller.as_ref().and_then(|caller| caller.lease.end());
             upstream.is_undecided = matches!(end, Some(LeaseEnd::Undecided(_)));
-            !matches!(end, Some(LeaseEnd::Denied(_)))
+            let is_dead = matches!(end, Some(LeaseEnd::Denied(_)));
+            lost += if is_dead { upstream.pending } else { 0 };
+            !is_dead
         });
         let is_unlinked = self.linked.take_if(|linked| linked.is_dead(&*self.gate)).is_some();
         let is_somebody = self.linked.is_some() || self.upstreams.iter().any(|upstream| upstream.caller.is_some());
@@ -73,6 +75,10 @@ impl<S: Stream> Session<S> {
         }
         // A client that logged in on another connection has not linked its token to this one, but must be notified.
         if is_unlinked || self.upstreams.len() < before {
+            if lost > 0 {
+                // Nobody answers the pending calls any more.
+                return Err(CloseReason::With(CloseCode::Restart));
+            }
             if self.kuzzle.relay {
                 // The server itself tells its clients that a token has expired. Here, another connection may have
                 // refreshed the token. A client that reconnects checks its token.

@@ -35,6 +35,8 @@ pub(super) struct Upstream {
     said: mpsc::Receiver<UpstreamEvent>,
     /// While the caller's token cannot be checked, the messages wait.
     pub(super) is_undecided: bool,
+    /// The number of calls without a reply.
+    pub(super) pending: usize,
 }
 
 impl Upstream {
@@ -48,7 +50,7 @@ impl Upstream {
         let (says, said) = mpsc::channel(MAX_UNREAD_MESSAGES);
         let waiting = Arc::new(AtomicUsize::new(0));
         tokio::spawn(carry(stream, from, Arc::clone(&waiting), says, gate));
-        Self { identity, caller, to, waiting, said, is_undecided: false }
+        Self { identity, caller, to, waiting, said, is_undecided: false, pending: 0 }
     }
 
     /// Continues the connection with a newer token of the same identity. Ignores an older token.
@@ -72,14 +74,27 @@ impl Upstream {
         Ok(())
     }
 
-    pub(super) fn take(&self, (text, room): (String, PoolPermit)) -> bool {
+    pub(super) fn take(&mut self, (text, room): (String, PoolPermit)) -> bool {
         let length = text.len();
         let before = self.waiting.fetch_add(length, Ordering::Relaxed);
         let taken = before + length <= MAX_WAITING_BYTES && self.to.try_send((text, room)).is_ok();
-        if !taken {
+        if taken {
+            self.pending += 1;
+        } else {
             self.waiting.fetch_sub(length, Ordering::Relaxed);
         }
         taken
+    }
+
+    /// Adds `room` to a reply. The SDK uses this member to match the reply to its request.
+    fn relayed(&mut self, text: String) -> String {
+        // A notification has a type.
+        let Ok(RelayedMessage { room, kind: None, id: Some(id) }) = serde_json::from_str(&text) else { return text };
+        self.pending = self.pending.saturating_sub(1);
+        if room.is_some() {
+            return text;
+        }
+        raw::rewrite(text.as_bytes(), "", Some(("room", &id))).unwrap_or(text)
     }
 }
 
@@ -109,7 +124,7 @@ pub(super) async fn heard(upstreams: &mut [Upstream], turn: &mut usize) -> Optio
         for (upstream, place) in in_turn.filter(|(upstream, _)| !upstream.is_undecided) {
             if let Poll::Ready(said) = upstream.said.poll_recv(cx) {
                 *turn = place + 1;
-                return Poll::Ready(said);
+                return Poll::Ready(said.map(|(text, room)| (upstream.relayed(text), room)));
             }
         }
         Poll::Pending
@@ -162,12 +177,6 @@ async fn carry(
         }
     }
     let _ = tokio::time::timeout(WRITE_TIMEOUT, upstream.close(None)).await;
-}
-
-/// Adds `room` to a reply. The SDK uses this member to match the reply to its request.
-pub(super) fn relayed(text: String) -> String {
-    let Ok(RelayedMessage { room: None, kind: None, id: Some(id) }) = serde_json::from_str(&text) else { return text };
-    raw::rewrite(text.as_bytes(), "", Some(("room", &id))).unwrap_or(text)
 }
 
 #[derive(Deserialize)]
