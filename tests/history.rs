@@ -320,6 +320,11 @@ fn c6_a_pair_that_nobody_used_may_be_replaced() {
         let third = rotation(A, (300, 301), 0, 3);
         let went_on = [access((303, 304), 2, Reply::Refused), rotation(B, (305, 306), 3, 4)];
         legal(rules, &[[login(), first, second, again, third].as_slice(), &went_on].concat());
+        // All access tokens before the new pair end with it.
+        let earlier = [login(), rotation(A, (2, 3), 0, 1), rotation(A, (4, 5), 1, 2), rotation(B, (150, 151), 1, 3)];
+        legal(rules, &[earlier.as_slice(), &[access((152, 153), 0, Reply::Refused)]].concat());
+        let new = access((152, 153), 3, Reply::Refused);
+        assert_eq!(broken(rules, &[earlier.as_slice(), &[new]].concat()), Rule::AcceptedWhileLive);
         // The use was not known yet where the old token was presented.
         let unknown = access((140, 141), 1, Reply::Accepted);
         legal(rules, &[login(), first, unknown, second, access((152, 153), 1, Reply::Refused)]);

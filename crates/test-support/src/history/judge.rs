@@ -203,13 +203,35 @@ impl<'a> Session<'a> {
             if one.reply == Reply::Refused || !(is_rotated || is_abandoned) {
                 continue;
             }
-            perhaps = Some(perhaps.map_or(one.begin, |first| first.min(one.begin)));
+            perhaps = earlier(perhaps, one.begin);
             let is_later = is_rotated || issued.is_some_and(|end| end < one.begin);
             if is_later && matches!(one.reply, Reply::Issued(_)) {
-                surely = Some(surely.map_or(one.end, |first| first.min(one.end)));
+                surely = earlier(surely, one.end);
             }
         }
-        (perhaps, surely)
+        (self.reissues(pair).fold(perhaps, earlier), surely)
+    }
+
+    /// Returns when a pair that nobody used may have been replaced by another than this one. That ends all earlier access
+    /// tokens of the session.
+    fn reissues(&self, pair: Pair) -> impl Iterator<Item = Moment> {
+        let may_exchange = |one: &&Operation| matches!(one.reply, Reply::Issued(_) | Reply::InDoubt);
+        let repeats = move |one: &&Operation| {
+            let is_other = |other: &Operation| {
+                let is_same = other.reply == one.reply && one.reply != Reply::InDoubt;
+                other.request == one.request && other.begin <= one.begin && !is_same && *other != **one
+            };
+            one.reply != Reply::Issued(pair) && self.operations.iter().filter(may_exchange).any(is_other)
+        };
+        let has_window = !self.rules.lost_response_window.is_zero();
+        let refreshes = |one: &&Operation| matches!(one.request, Request::Refresh(_));
+        self.operations
+            .iter()
+            .filter(move |_| has_window)
+            .filter(refreshes)
+            .filter(may_exchange)
+            .filter(repeats)
+            .map(|one| one.begin)
     }
 
     /// Searches for an order.
@@ -274,4 +296,8 @@ impl<'a> Session<'a> {
         }
         text
     }
+}
+
+fn earlier(one: Option<Moment>, other: Moment) -> Option<Moment> {
+    Some(one.map_or(other, |one| one.min(other)))
 }
