@@ -203,7 +203,9 @@ impl<'a> Session<'a> {
             if one.reply == Reply::Refused || !(is_rotated || is_abandoned) {
                 continue;
             }
-            perhaps = earlier(perhaps, one.begin);
+            if is_rotated {
+                perhaps = earlier(perhaps, one.begin);
+            }
             let is_later = is_rotated || issued.is_some_and(|end| end < one.begin);
             if is_later && matches!(one.reply, Reply::Issued(_)) {
                 surely = earlier(surely, one.end);

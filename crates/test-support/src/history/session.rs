@@ -161,11 +161,11 @@ impl State {
             }
             (Request::Refresh(shown), Reply::Refused) => self.after_refusal(shown, operation, facts),
             (Request::LogOut(_), Reply::Accepted) => vec![self.ended()],
-            // The access token that names the session was no longer valid.
-            (Request::LogOut(shown), Reply::Refused) => {
-                let is_over = self.ended || facts.is_refused_there || facts.missing != Missing::No;
-                let is_superseded = rules.ends_previous && self.current != Some(shown);
-                if is_over || is_superseded { vec![self.clone()] } else { Vec::new() }
+            // The session had ended, perhaps by this logout, whose outcome the gate did not know at first.
+            (Request::LogOut(_), Reply::Refused) => {
+                let is_unknown = facts.is_refused_there || facts.missing != Missing::No;
+                let unchanged = is_unknown.then(|| self.clone());
+                unchanged.into_iter().chain([self.ended()]).collect()
             }
             _ => Vec::new(),
         }
