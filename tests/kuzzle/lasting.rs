@@ -52,6 +52,12 @@ async fn t9_a_logout_ends_the_connections_of_its_session_whatever_token_they_cam
     }
 }
 
+/// A call that the upstream never answers.
+async fn hold(wire: &mut Wire, token: &Value) {
+    let call = json!({ "controller": "document", "action": "hold", "requestId": "held", "jwt": jwt(token) });
+    wire.send(call.to_string()).await;
+}
+
 /// Otherwise the client would wait for ever for a reply.
 #[tokio::test]
 async fn a_connection_closes_if_a_token_ends_while_the_upstream_works_on_a_call() {
@@ -64,8 +70,7 @@ async fn a_connection_closes_if_a_token_ends_while_the_upstream_works_on_a_call(
         assert_eq!(connection(&wire.call(Some(jwt(&login))).await), 1);
         assert_eq!(event(&mut events).await, Event::Opened(1));
         if !is_answered {
-            let call = json!({ "controller": "document", "action": "hold", "requestId": "held", "jwt": jwt(&login) });
-            wire.send(call.to_string()).await;
+            hold(&mut wire, &login).await;
             assert_eq!(event(&mut events).await, Event::Held(1));
         }
         result(&http.post("/_logout", Some(jwt(&login)), "").await);
@@ -74,6 +79,46 @@ async fn a_connection_closes_if_a_token_ends_while_the_upstream_works_on_a_call(
             false => assert_eq!(close_code(&mut wire).await, CloseCode::Restart),
         }
     }
+}
+
+#[tokio::test]
+async fn a_logout_over_the_connection_is_answered_and_then_closes_it_if_a_call_is_lost() {
+    let mut place = None;
+    let (gate, mut events) = gate(&mut place).await;
+    let login = Client { gate: &gate }.login("").await;
+    let mut wire = Wire::open(&gate).await;
+    hold(&mut wire, &login).await;
+    assert_eq!((event(&mut events).await, event(&mut events).await), (Event::Opened(1), Event::Held(1)));
+    assert_eq!(asked(&mut wire, "logout", Some(jwt(&login))).await["acknowledged"], true);
+    assert_eq!(close_code(&mut wire).await, CloseCode::Restart);
+}
+
+#[tokio::test]
+async fn a_fifth_identity_closes_the_connection_of_one_that_waits_for_nothing() {
+    let mut place = None;
+    let (gate, mut events) = gate(&mut place).await;
+    let http = Client { gate: &gate };
+    let mut wire = Wire::open(&gate).await;
+    for number in 1..=4 {
+        let token = http.login("").await;
+        match number {
+            3 => assert_eq!(connection(&wire.call(Some(jwt(&token))).await), number),
+            _ => hold(&mut wire, &token).await,
+        }
+        assert_eq!(event(&mut events).await, Event::Opened(number));
+        if number != 3 {
+            assert_eq!(event(&mut events).await, Event::Held(number));
+        }
+    }
+    assert_eq!(connection(&wire.call(Some(jwt(&http.login("").await))).await), 5);
+    let next = [event(&mut events).await, event(&mut events).await];
+    assert!(next.contains(&Event::Opened(5)) && next.contains(&Event::Closed(3)), "{next:?}");
+    hold(&mut wire, &http.login("").await).await;
+    let next = [event(&mut events).await, event(&mut events).await, event(&mut events).await];
+    assert!(next.contains(&Event::Closed(5)) && next.contains(&Event::Held(6)), "{next:?}");
+    // All four wait now, so one more makes the client reconnect.
+    hold(&mut wire, &http.login("").await).await;
+    assert_eq!(close_code(&mut wire).await, CloseCode::Restart);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@
 //! - A message has at most 32 KiB, or 1 MiB once the connection has presented a valid token. It must be complete within
 //!   ten seconds.
 //! - At most 4 MiB may be queued in each direction. Queued bytes count as buffered.
-//! - A connection has at most four identities. A fifth one closes the oldest.
+//! - A connection has at most four identities. A fifth one closes the oldest, or the oldest without pending calls.
 //! - The gate disconnects a client that stops reading, or does not answer a ping after a minute of silence.
 //! - If the route requires a token, the gate disconnects a client after a minute without a valid token.
 
@@ -89,6 +89,8 @@ struct Session<S> {
     ended: Option<CloseReason>,
     linked: Option<LinkedToken>,
     upstreams: Vec<Upstream>,
+    /// Whether an upstream connection was closed before it replied to all calls.
+    has_lost_calls: bool,
     turn: usize,
     anonymous: Option<Instant>,
     is_unjudged: bool,
@@ -128,6 +130,7 @@ async fn serve_on<S: Stream>(
         ended: None,
         linked,
         upstreams: Vec::new(),
+        has_lost_calls: false,
         turn: 0,
         anonymous: None,
         is_unjudged: false,
@@ -158,6 +161,10 @@ impl<S: Stream> Session<S> {
         self.know(self.linked.as_ref().and_then(|linked| linked.lease.as_ref().ok()))?;
         let mut closing = std::pin::pin!(gate.closing());
         loop {
+            if self.has_lost_calls {
+                // The client must reconnect, because it waits for replies that will not come.
+                return Err(CloseReason::With(CloseCode::Restart));
+            }
             if self.calls.is_idle()
                 && let Some(ended) = self.ended.take()
             {

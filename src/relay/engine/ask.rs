@@ -6,6 +6,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 
 use super::flight::{End, Presentation, Sending};
+use super::kept::Keeping;
 use super::look::Before;
 use super::{Core, LEASE_MARGIN, MAX_RETRY_AFTER, RETRY_AFTER, RelayRules, RelaySettings};
 use crate::relay::provider::{Meaning, ProviderReply, SendError};
@@ -174,14 +175,11 @@ impl Core {
                     }
                     return End::Renewed(reply);
                 }
-                let is_readable = rotates && self.is_readable(presentation, &reply);
-                if is_readable {
-                    self.keep_until_used(presentation, keys, &reply, None).await;
-                }
+                let is_kept = rotates && self.keep_until_used(presentation, keys, &reply, None).await == Keeping::Kept;
                 let is_revoked = !self.keep(keys, intent, RelayState::Done, &reply, grace).await;
                 if is_revoked {
                     self.unkeep(presentation, keys, &reply).await;
-                } else if rotates && !is_readable {
+                } else if rotates && !is_kept && !self.is_readable(presentation, &reply) {
                     self.keep_learned(presentation, keys, intent, &reply).await;
                 }
                 End::Reply(reply)

@@ -161,11 +161,15 @@ impl State {
             }
             (Request::Refresh(shown), Reply::Refused) => self.after_refusal(shown, operation, facts),
             (Request::LogOut(_), Reply::Accepted) => vec![self.ended()],
-            // The session had ended, perhaps by this logout, whose outcome the gate did not know at first.
-            (Request::LogOut(_), Reply::Refused) => {
+            (Request::LogOut(_), Reply::Refused) if self.ended => vec![self.clone()],
+            (Request::LogOut(shown), Reply::Refused) => {
                 let is_unknown = facts.is_refused_there || facts.missing != Missing::No;
-                let unchanged = is_unknown.then(|| self.clone());
-                unchanged.into_iter().chain([self.ended()]).collect()
+                let is_superseded = rules.ends_previous && self.current != Some(shown);
+                let unchanged = (is_unknown || is_superseded).then(|| self.clone());
+                // Kuzzle's protocol names the session by its access token. A gate that did not know the outcome of a
+                // logout refuses the token when the logout is tried again.
+                let ended = (rules.ends_previous || is_unknown).then(|| self.ended());
+                unchanged.into_iter().chain(ended).collect()
             }
             _ => Vec::new(),
         }

@@ -265,7 +265,7 @@ impl<S: Stream> Session<S> {
                     is_old(token) || session.is_some() && lease.and_then(Lease::session) == *session
                 };
                 let is_callers = |caller: &Caller| is_ended(&caller.token, Some(&caller.lease));
-                self.upstreams.retain(|upstream| !upstream.caller.as_ref().is_some_and(is_callers));
+                self.drop_upstreams(|upstream| upstream.caller.as_ref().is_some_and(is_callers));
                 self.linked.take_if(|linked| is_ended(&linked.token, linked.lease.as_ref().ok()));
             }
             Action::CheckToken | Action::GetCurrentUser | Action::GetStrategies | Action::PublicApi => {}
@@ -335,7 +335,8 @@ impl<S: Stream> Session<S> {
 
     fn open(&mut self, identity: SocketIdentity, caller: Option<Caller>, dialled: Upgraded) -> Option<&mut Upstream> {
         if self.upstreams.len() >= MAX_IDENTITIES {
-            self.upstreams.remove(0);
+            let place = self.upstreams.iter().position(|upstream| upstream.pending == 0).unwrap_or_default();
+            self.has_lost_calls |= self.upstreams.remove(place).pending > 0;
         }
         let gate = Arc::clone(&self.gate);
         self.upstreams.push(Upstream::open(identity, caller, dialled, gate));

@@ -58,13 +58,10 @@ impl<S: Stream> Session<S> {
                 Err(_) => return Err(CloseReason::With(CloseCode::Restart)),
             }
         }
-        let (before, mut lost) = (self.upstreams.len(), 0);
-        self.upstreams.retain_mut(|upstream| {
+        let has_dropped = self.drop_upstreams(|upstream| {
             let end = upstream.caller.as_ref().and_then(|caller| caller.lease.end());
             upstream.is_undecided = matches!(end, Some(LeaseEnd::Undecided(_)));
-            let is_dead = matches!(end, Some(LeaseEnd::Denied(_)));
-            lost += if is_dead { upstream.pending } else { 0 };
-            !is_dead
+            matches!(end, Some(LeaseEnd::Denied(_)))
         });
         let is_unlinked = self.linked.take_if(|linked| linked.is_dead(&*self.gate)).is_some();
         let is_somebody = self.linked.is_some() || self.upstreams.iter().any(|upstream| upstream.caller.is_some());
@@ -74,14 +71,10 @@ impl<S: Stream> Session<S> {
             return Err(CloseReason::With(CloseCode::Policy));
         }
         // A client that logged in on another connection has not linked its token to this one, but must be notified.
-        if is_unlinked || self.upstreams.len() < before {
-            if lost > 0 {
-                // Nobody answers the pending calls any more.
-                return Err(CloseReason::With(CloseCode::Restart));
-            }
-            if self.kuzzle.relay {
-                // The server itself tells its clients that a token has expired. Here, another connection may have
-                // refreshed the token. A client that reconnects checks its token.
+        if is_unlinked || has_dropped {
+            // In front of a server, the server itself tells its clients that a token has expired. Here, another
+            // connection may have refreshed the token. A client that reconnects checks its token.
+            if self.has_lost_calls || self.kuzzle.relay {
                 return Err(CloseReason::With(CloseCode::Restart));
             }
             self.send(words::token_expired()).await?;

@@ -20,7 +20,8 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use super::super::super::socket::{SocketGate, SocketIdentity};
 use super::super::raw;
 use super::{
-    IDLE_TIMEOUT, MAX_UNREAD_MESSAGES, MAX_WAITING_BYTES, MAX_WAITING_MESSAGES, PING_AFTER, WRITE_TIMEOUT, socket,
+    IDLE_TIMEOUT, MAX_UNREAD_MESSAGES, MAX_WAITING_BYTES, MAX_WAITING_MESSAGES, PING_AFTER, Session, WRITE_TIMEOUT,
+    socket,
 };
 use rotogate_core::denial::Denial;
 use rotogate_core::lease::Lease;
@@ -109,6 +110,19 @@ impl Caller {
     pub(super) fn new(gate: &dyn SocketGate, token: SecretString, is_presented: bool) -> Result<Self, Denial> {
         let lease = gate.lease(token.expose_secret(), is_presented)?;
         Ok(Self { token, lease, is_presented })
+    }
+}
+
+impl<S> Session<S> {
+    /// Closes the connections for which `is_over` returns true. Returns whether there was one.
+    pub(super) fn drop_upstreams(&mut self, mut is_over: impl FnMut(&mut Upstream) -> bool) -> bool {
+        let (before, has_lost_calls) = (self.upstreams.len(), &mut self.has_lost_calls);
+        self.upstreams.retain_mut(|upstream| {
+            let is_over = is_over(upstream);
+            *has_lost_calls |= is_over && upstream.pending > 0;
+            !is_over
+        });
+        self.upstreams.len() < before
     }
 }
 
