@@ -214,7 +214,6 @@ impl Connector {
                 let mut http1 = http1::Builder::new();
                 http1
                     .max_buf_size(MAX_UPSTREAM_HEAD)
-                    .max_headers(MAX_UPSTREAM_FIELDS)
                     .allow_spaces_after_header_name_in_responses(true)
                     .allow_obsolete_multiline_headers_in_responses(true);
                 let (keep_for, most) = (self.pool_idle, self.pool_size);

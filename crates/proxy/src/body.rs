@@ -205,6 +205,12 @@ impl BodyReturn {
 
 pub(super) struct LentBody(Option<Arc<Mutex<Loan>>>);
 
+impl LentBody {
+    pub(super) const fn none() -> Self {
+        Self(None)
+    }
+}
+
 impl Body for LentBody {
     type Data = Bytes;
     type Error = BodyError;

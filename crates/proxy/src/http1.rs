@@ -11,12 +11,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use parking_lot::{Mutex, MutexGuard};
+use tokio::io::AsyncWriteExt;
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::address::ConnectionUse;
@@ -24,6 +26,7 @@ use super::body::LentBody;
 use super::dial::{ConnectionHold, Dial};
 use super::error::SendError;
 use super::head_timeout::HeadTimeout;
+use super::reread::{Remains, reread, wide};
 use rotogate_kit::lazy_sleep::LazySleep;
 
 #[derive(Clone)]
@@ -59,6 +62,8 @@ struct Connection {
     timer: Option<LazySleep>,
     holding: ConnectionHold,
     requests: u32,
+    /// `None` if the response of the connection may have all fields.
+    remains: Option<oneshot::Receiver<Remains>>,
 }
 
 impl Connections {
@@ -86,12 +91,12 @@ impl Connections {
         timeout: HeadTimeout<'_>,
     ) -> Result<(Response<Incoming>, ConnectionGuard), Option<SendError>> {
         loop {
-            let kept = match self.0.check_out() {
+            let kept = match self.0.check_out(using) {
                 Checkout::Idle(connection) => Some(connection),
                 Checkout::None => None,
                 Checkout::NotReadyYet => {
                     tokio::task::yield_now().await;
-                    match self.0.check_out() {
+                    match self.0.check_out(using) {
                         Checkout::Idle(connection) => Some(connection),
                         Checkout::None | Checkout::NotReadyYet => None,
                     }
@@ -101,9 +106,10 @@ impl Connections {
             let mut connection = match kept {
                 Some(connection) => connection,
                 // This rare future is boxed, because it would enlarge the future of every request.
-                None => Box::pin(self.connect()).await?,
+                None => Box::pin(self.connect(using)).await?,
             };
             let taken = request.take().ok_or_else(SendError::nothing)?;
+            let method = taken.method().clone();
             let Connection { sender, timer, .. } = &mut *connection;
             // The future is pinned in place, because awaiting by value would copy the future.
             let sending = pin!(sender.try_send_request(taken));
@@ -117,6 +123,14 @@ impl Connections {
                     let in_use = ConnectionGuard { connection: Some(connection), home: Arc::downgrade(&self.0) };
                     return Ok((response, in_use));
                 }
+                Err(error) if error.error().is_parse_too_large() => {
+                    // This rare future is boxed, too.
+                    let again = Box::pin(connection.read_again(&self.0.builder, method));
+                    let response = timeout.within(again).await.ok_or(None)?;
+                    let response = response.unwrap_or_else(|| Err(error.into_error()));
+                    let in_use = ConnectionGuard { connection: Some(connection), home: Weak::new() };
+                    return response.map(|response| (response, in_use)).map_err(|error| Some(SendError::sent(error)));
+                }
                 Err(error) => error,
             };
             match error.take_message() {
@@ -127,17 +141,44 @@ impl Connections {
         }
     }
 
-    async fn connect(&self) -> Result<Box<Connection>, SendError> {
+    async fn connect(&self, using: ConnectionUse) -> Result<Box<Connection>, SendError> {
         let link = self.0.dial.clone().connect().await.map_err(SendError::unconnected)?;
-        let holding = link.holding();
-        let (sender, connection) =
-            self.0.builder.handshake(TokioIo::new(link)).await.map_err(SendError::unconnected)?;
+        let (holding, io) = (link.holding(), TokioIo::new(link));
+        let is_upgrade = using == ConnectionUse::Upgrade;
+        let builder = if is_upgrade { wide(&self.0.builder) } else { self.0.builder.clone() };
+        let (sender, connection) = builder.handshake(io).await.map_err(SendError::unconnected)?;
+        let (give, remains) = oneshot::channel();
         tokio::spawn(async move {
-            if let Err(error) = connection.with_upgrades().await {
+            let ended = async {
+                if is_upgrade {
+                    return connection.with_upgrades().await;
+                }
+                let remains = connection.without_shutdown().await?;
+                // Without unread bytes, the connection ended as usual.
+                let closed = if remains.read_buf.is_empty() { Err(remains) } else { give.send(remains) };
+                if let Err(remains) = closed {
+                    let _ = remains.io.into_inner().shutdown().await;
+                }
+                Ok(())
+            };
+            if let Err(error) = ended.await {
                 tracing::debug!(%error, "upstream connection ended early");
             }
         });
-        Ok(Box::new(Connection { sender, timer: None, holding, requests: 0 }))
+        let remains = (!is_upgrade).then_some(remains);
+        Ok(Box::new(Connection { sender, timer: None, holding, requests: 0, remains }))
+    }
+}
+
+impl Connection {
+    /// Parses the response head once more, for more fields. Returns `None` if that is not possible.
+    async fn read_again(&mut self, builder: &Builder, method: Method) -> Option<hyper::Result<Response<Incoming>>> {
+        let remains = self.remains.take()?.await.ok()?;
+        let read = reread(remains, builder, method).await;
+        Some(read.map(|(sender, response)| {
+            self.sender = sender;
+            response
+        }))
     }
 }
 
@@ -146,7 +187,11 @@ impl Shared {
         self.idle.lock()
     }
 
-    fn check_out(&self) -> Checkout {
+    fn check_out(&self, using: ConnectionUse) -> Checkout {
+        // Only a new connection can change its protocol.
+        if using == ConnectionUse::Upgrade {
+            return Checkout::None;
+        }
         let mut idle = self.idle();
         for at in (0..idle.len()).rev() {
             let Some(sender) = idle.get(at).map(|idle| &idle.connection.sender) else { break };

@@ -59,6 +59,7 @@ mod kept_headers;
 mod link;
 mod pool;
 mod queue;
+mod reread;
 mod span;
 mod upgrade;
 mod upstream;

@@ -1,7 +1,7 @@
 use http::{HeaderMap, Method, Response, StatusCode, Version};
 use http_body_util::{Empty, Full};
 use rotogate_core::route::{RoutePolicy, UpstreamId};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::support::*;
 use crate::pool::RequestHolders;
@@ -152,6 +152,44 @@ async fn t50_a_response_head_has_256_fields_and_64_kib_at_most() {
         let response = forward(&proxy_with(&[&format!("h2c://{address}")], Settings::default()), get("/", &[])).await;
         assert_eq!(response.status().is_success(), is_good, "{kib} KiB");
     }
+}
+
+#[tokio::test]
+async fn t50_a_request_with_a_response_of_many_fields_is_sent_once_and_its_connection_is_not_used_again() {
+    let (sent, mut asked) = tokio::sync::mpsc::unbounded_channel();
+    let address = raw(move |connection, mut stream| {
+        let sent = sent.clone();
+        async move {
+            loop {
+                let head = read_head(&mut stream).await;
+                let Some(method) = head.split(' ').next().filter(|method| !method.is_empty()) else { break };
+                if method == "POST" {
+                    let mut body = [0; 5];
+                    stream.read_exact(&mut body).await.unwrap();
+                    assert_eq!(&body, b"hello");
+                }
+                sent.send((connection, method.to_owned())).unwrap();
+                let fields: String = (0..150).map(|n| format!("x-field-{n}: v\r\n")).collect();
+                let (first, rest) = fields.split_at(fields.len() - 40);
+                stream.write_all(format!("HTTP/1.1 200 OK\r\n{first}").as_bytes()).await.unwrap();
+                let body = if method == "HEAD" { String::new() } else { "b".repeat(200_000) };
+                let rest = format!("{rest}content-length: 200000\r\n\r\n{body}");
+                stream.write_all(rest.as_bytes()).await.unwrap();
+            }
+        }
+    })
+    .await;
+    let proxy = proxy(address);
+    for (number, method) in [Method::GET, Method::HEAD, Method::POST, Method::GET].into_iter().enumerate() {
+        let length = if method == Method::HEAD { 0 } else { 200_000 };
+        let body = if method == Method::POST { "hello" } else { "" };
+        let response = forward(&proxy, request(method.clone(), "/", &[], Full::from(body))).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["x-field-149"], "v");
+        assert_eq!(text(response).await.len(), length, "{method}");
+        assert_eq!(asked.recv().await, Some((number, method.to_string())));
+    }
+    assert!(asked.try_recv().is_err(), "a request was sent again");
 }
 
 /// The response to `GET /` of an upstream that sends these bytes and closes.
