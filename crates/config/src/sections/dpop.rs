@@ -12,8 +12,8 @@ const MAX_AGE: Duration = Duration::from_secs(300);
 
 section! {
     impl DpopSettings, read by pub(super) read_keys(section, default: &DpopSettings) {
-        /// Maximum number of DPoP proofs that the gate remembers, in up to 64 bytes each. At most a fiftieth of them
-        /// may be signed with the same key. Further proofs get 503.
+        /// Maximum number of DPoP proofs that the gate remembers, in up to 64 bytes each. Further proofs get 503. At most a
+        /// fiftieth of them may be signed with the same key. Further proofs of that key get 429.
         fixed max_proofs: u64 = get_or(value::count(1000, 100_000_000), DpopSettings::default().max_proofs),
         /// `"required"`: a DPoP proof must contain a nonce that the gate issued at most 5m ago. Set it if proofs that
         /// an attacker created in advance must be useless.
