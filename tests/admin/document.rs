@@ -101,6 +101,7 @@ async fn o45_p49_every_operation_answers_as_the_document_says_errors_too() {
         case("GET", "/v1/issuers", "/v1/issuers", ""),
         case("GET", "/v1/config", "/v1/config", ""),
         case("GET", "/v1/events", "/v1/events", ""),
+        case("GET", "/v1/refused", "/v1/refused?limit=1", ""),
         case("POST", "/v1/explain", "/v1/explain", "{\"path\":\"/x\"}"),
         case("POST", "/v1/config/check", "/v1/config/check", ""),
         case("POST", "/v1/config/reload", "/v1/config/reload", ""),

@@ -30,7 +30,7 @@ const CHANGES: [(&str, &str, &str); 16] = [
     ("/v1/keys/refresh-1/promote", "{}", "admin"),
     ("/v1/keys/refresh-1/retire", "{}", "admin"),
 ];
-const VIEWS: [&str; 10] = [
+const VIEWS: [&str; 11] = [
     "/v1/status",
     "/v1/sessions",
     "/v1/sessions/SESSION",
@@ -41,6 +41,7 @@ const VIEWS: [&str; 10] = [
     "/v1/issuers",
     "/v1/config",
     "/v1/events",
+    "/v1/refused",
 ];
 
 fn place() -> Place {

@@ -293,16 +293,21 @@ fn add_who(line: &mut LogLine, who: &Who, own_issuer: &str) {
     }
 }
 
-/// Returns the client, or the subject if there is no client. An unverified token identifies nobody.
+/// Returns the client, or the subject if there is no client.
 fn short_name(who: &Who) -> Option<&str> {
-    let (client, subject) = match who {
+    let (client, subject) = proved_names(who);
+    client.or(subject)
+}
+
+/// Returns the client and the subject. An unverified token identifies nobody.
+pub(super) fn proved_names(who: &Who) -> (Option<&str>, Option<&str>) {
+    match who {
         Who::Caller(caller) => (caller.client(), Some(caller.subject())),
         Who::Issued(recipient) => (recipient.client.as_deref(), Some(&*recipient.subject)),
         Who::HeldUp(held_up) => (held_up.client.as_deref(), held_up.subject.as_deref()),
         Who::Refused(refused) if refused.is_proved => (refused.says.client.as_deref(), refused.says.subject.as_deref()),
         Who::Refused(_) => (None, None),
-    };
-    client.or(subject)
+    }
 }
 
 /// `took` is the time to the response head.

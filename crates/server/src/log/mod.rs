@@ -22,6 +22,7 @@ mod audit;
 mod event;
 mod line;
 pub(crate) mod recent;
+pub(crate) mod refused;
 pub(crate) mod request_id;
 mod writer;
 
@@ -49,6 +50,19 @@ pub(crate) fn hide_keys(prefix: &KeyPrefix) {
 pub(crate) fn without_key(path: &[u8]) -> Cow<'_, [u8]> {
     let redacted = KEY_PREFIX.get().and_then(|prefix| prefix.redacted(std::str::from_utf8(path).ok()?));
     redacted.map_or(Cow::Borrowed(path), |text| Cow::Owned(text.into_bytes()))
+}
+
+/// Returns a path without API keys and without the secret folder of a sign-in on the admin page.
+// Requirements K2 and P56.
+pub(crate) fn without_secrets(path: &str) -> String {
+    let hidden = path.split('/').map(|part| if is_secret_folder(part) { "…" } else { part });
+    let path = if path.contains("ui/") { hidden.collect::<Vec<_>>().join("/").into() } else { Cow::Borrowed(path) };
+    String::from_utf8_lossy(&without_key(path.as_bytes())).into_owned()
+}
+
+/// Returns whether a segment of a path can be the secret folder of a sign-in on the admin page.
+pub(crate) fn is_secret_folder(segment: &str) -> bool {
+    segment.len() == 43 && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
 struct Live {

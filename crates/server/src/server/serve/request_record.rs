@@ -13,8 +13,9 @@ use pin_project_lite::pin_project;
 
 use super::drain::{DrainedStream, StreamKind};
 use super::request::{ReplyBody, RequestState};
-use super::route_label::{RouteLabel, outcome};
+use super::route_label::{RouteLabel, RouteRef, outcome};
 use super::tally::Tally;
+use crate::log::refused::{self, Refusal, RequestTarget};
 use crate::log::{self, AccessLogLine, UpstreamFields, request_id};
 use crate::server::listen::origin::Origin;
 use crate::trace::{RequestFacts, RequestTrace};
@@ -45,6 +46,7 @@ pub(crate) struct RequestRecord {
     received: Option<ExchangeProgress>,
     began: Duration,
     method: Method,
+    target: RequestTarget,
     trace: RequestTrace,
 }
 
@@ -86,9 +88,9 @@ impl RequestRecord {
             request.extensions_mut().insert(UntilClosed(Arc::new(tunnel.clone())));
         }
         request.headers_mut().insert(state.request_id.clone(), id.clone());
-        let method = request.method().clone();
+        let (method, target) = (request.method().clone(), RequestTarget::new(request));
         let context = Context::new(id, client, trace.trace().clone());
-        Self { context, line, tunnel, received: received.cloned(), began, method, trace }
+        Self { context, line, tunnel, received: received.cloned(), began, method, target, trace }
     }
 
     pub(crate) fn context(&self) -> &Context {
@@ -102,8 +104,17 @@ impl RequestRecord {
         (verdict, permit): (Option<Verdict>, Option<PoolPermit>),
         now: Duration,
     ) -> Response<LoggedBody> {
-        let Self { context, mut line, tunnel, received, began, method, trace } = self;
-        trace.end(&method, response.status(), outcome(verdict.as_ref()), verdict.as_ref());
+        let Self { context, mut line, tunnel, received, began, method, target, trace } = self;
+        let (status, reason) = (response.status(), outcome(verdict.as_ref()));
+        trace.end(&method, status, reason, verdict.as_ref());
+        // A redirect leads a browser to its login, which is no incident.
+        if !reason.is_served() && !status.is_redirection() {
+            let route = RouteRef::borrowed_from(verdict.as_ref());
+            let (context, verdict, micros) = (&context, verdict.as_ref(), wall_micros());
+            let (method, target, route, upstream) = (&method, &target, route.id(), None);
+            let refusal = Refusal { context, method, target, status, reason, verdict, route, upstream, micros };
+            keep_refused(state, &response, &refusal);
+        }
         let media = response.headers().get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
         let (is_grpc, is_events) = (media.starts_with(GRPC), media.starts_with(EVENTS));
         if media == PROBLEM || media == HTML.as_bytes() {
@@ -112,9 +123,7 @@ impl RequestRecord {
         response.headers_mut().insert(state.request_id.clone(), context.id().clone());
         let kind = if is_events { Some(StreamKind::Events) } else { is_grpc.then_some(StreamKind::Grpc) };
         let stream = kind.map(|kind| DrainedStream::new(kind, state.drain.clone()));
-        let status = response.status();
         if let Some(line) = &mut line {
-            let reason = outcome(verdict.as_ref());
             let upstream = verdict.as_ref().and_then(|verdict| verdict.route.as_ref()?.upstream);
             match (upstream, response.body().inner_ref().map(ProxyBody::sent)) {
                 (Some(upstream), Some((address, attempts, took))) => state.proxy.with_name(upstream, |upstream| {
@@ -144,6 +153,18 @@ impl RequestRecord {
             record.so_far.end = "complete";
         }
         response.map(|body| LoggedBody { body, record: Some(record), stream, permit })
+    }
+}
+
+/// Keeps a refused request for the admin listener, with the name of the upstream that the request was sent to.
+#[cold]
+fn keep_refused(state: &RequestState, response: &Response<ReplyBody>, refusal: &Refusal<'_>) {
+    let upstream = refusal.verdict.and_then(|verdict| verdict.route.as_ref()?.upstream);
+    match upstream.filter(|_| response.body().inner_ref().is_some()) {
+        Some(upstream) => {
+            state.proxy.with_name(upstream, |upstream| refused::keep(&Refusal { upstream, ..*refusal }));
+        }
+        None => refused::keep(refusal),
     }
 }
 

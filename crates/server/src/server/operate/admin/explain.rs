@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::problem::{Code, Refusal};
-use super::{AdminState, logged_path, shown, state};
+use super::{AdminState, shown, state};
 use crate::log;
 use crate::server::serve::cors;
 use crate::server::serve::request::gate_layer;
@@ -200,7 +200,7 @@ pub(super) async fn explain_question(state: &AdminState, question: Question) -> 
             gate_layer(gate).explain(parts).await
         }
     };
-    let path = logged_path(target.split('?').next().unwrap_or_default());
+    let path = log::without_secrets(target.split('?').next().unwrap_or_default());
     tracing::info!(
         target: "rotogate::audit",
         event = "explain",

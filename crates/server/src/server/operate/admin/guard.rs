@@ -8,10 +8,11 @@ use http::header::{FORWARDED, ORIGIN};
 use http::request::Parts;
 use http::{Method, Uri};
 
+use super::AdminState;
 use super::operations::Access;
 use super::problem::{Code, Refusal};
 use super::seats::Seat;
-use super::{AdminState, logged_path};
+use crate::log;
 use crate::server::build::admin_tokens::{AdminToken, Holder};
 use rotogate_config::AdminRole;
 use rotogate_core::clock::{SystemTime, TimeSource};
@@ -152,7 +153,7 @@ pub(super) fn has_role(holder: &Holder, role: AdminRole, parts: &Parts) -> Resul
             "the token {name} has the role {own}, but this operation needs the role {needed} (`admin.tokens` in the \
              configuration)"
         );
-        let path = logged_path(parts.uri.path());
+        let path = log::without_secrets(parts.uri.path());
         tracing::warn!(
             target: TARGET,
             event = "admin_denied",

@@ -38,6 +38,7 @@ use crate::server::listen::min_rate::MinRate;
 use crate::server::listen::stream::Socket;
 use operations::Operation;
 use problem::{Code, Refusal};
+use rotogate_config::AdminRole;
 use rotogate_core::clock::{Timestamp, wall_micros};
 use rotogate_core::context::Context;
 use rotogate_core::limit::Failures;
@@ -58,6 +59,7 @@ mod openapi;
 mod operations;
 mod page;
 mod problem;
+mod refused;
 mod revocations;
 mod seats;
 mod sessions;
@@ -197,17 +199,10 @@ async fn answer(
     if is_probe {
         tracing::debug!(target: "rotogate::admin", %method, path, status);
     } else {
-        let path = logged_path(&path);
+        let path = log::without_secrets(&path);
         tracing::info!(target: "rotogate::admin", %method, path, status);
     }
     Ok(response)
-}
-
-/// Returns a path for the log, without API keys and without the secret folder of a sign-in.
-// Requirements K2 and P56.
-fn logged_path(path: &str) -> String {
-    let path = &page::without_places(path);
-    String::from_utf8_lossy(&log::without_key(path.as_bytes())).into_owned()
 }
 
 /// Serves only health checks. Any `Host` is accepted, because an orchestrator may use an unknown address.
@@ -257,7 +252,8 @@ async fn handle(
     if row.needs_audit_log() {
         may_change()?;
     }
-    let work = operate(state, row.operation, parameter, parts, body);
+    let role = holder.map_or(AdminRole::Viewer, |holder| holder.role);
+    let work = operate(state, (row.operation, role), parameter, parts, body);
     let answer = match (holder, Context::current()) {
         // Log lines about this request name the operator.
         (Some(holder), Some(context)) => context.acted_by(holder.actor.clone()).scope(work).await,
@@ -280,14 +276,14 @@ fn may_change() -> Result<(), Refusal> {
 
 async fn operate(
     state: &Arc<AdminState>,
-    operation: Operation,
+    (operation, role): (Operation, AdminRole),
     parameter: &str,
     parts: &Parts,
     body: Incoming,
 ) -> AdminResult {
     let takes_parameters =
         matches!(operation, Operation::Sessions | Operation::Revocations | Operation::Events | Operation::Backup);
-    let takes_parameters = takes_parameters || operation == Operation::ApiKeys;
+    let takes_parameters = takes_parameters || matches!(operation, Operation::ApiKeys | Operation::Refused);
     if !takes_parameters && !operation.is_probe() && operation != Operation::Metrics {
         let NoParameters {} = query(parts)?;
     }
@@ -317,6 +313,7 @@ async fn operate(
         Operation::ReloadUsers => users::reload(state).await,
         Operation::DisableUser => users::disable(state, json(parts, body).await?).await,
         Operation::Backup => store::backup(state, query(parts)?).await,
+        Operation::Refused => answered(refused::list(state, role, query(parts)?)),
         Operation::Events => events::list(state, &parts.headers, query(parts)?).await,
         Operation::Explain => answered(explain::answer(state, &whole_body(parts, body).await?).await),
         Operation::ApiKeys => answered(api_keys::list(state, query(parts)?).await),

@@ -11,8 +11,8 @@ use utoipa::{Modify, OpenApi};
 use super::operations::{Access, TABLE};
 use super::problem::Problem;
 use super::{
-    Body, JSON, configuration, events, explain, full, health, issuers, keys, reply, revocations, sessions, status,
-    store, traffic, users,
+    Body, JSON, configuration, events, explain, full, health, issuers, keys, refused, reply, revocations, sessions,
+    status, store, traffic, users,
 };
 
 /// The API of a gate's admin listener. docs/admin.md has an example of each operation, and describes the codes of
@@ -51,6 +51,7 @@ use super::{
         users::disable,
         store::backup,
         events::list,
+        refused::list,
         explain::answer,
     ),
     modifiers(&OfTable)

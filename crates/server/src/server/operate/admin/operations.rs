@@ -35,6 +35,7 @@ pub(super) enum Operation {
     DisableUser,
     Backup,
     Events,
+    Refused,
     Explain,
     ApiKeys,
     CreateApiKey,
@@ -100,6 +101,7 @@ pub(super) static TABLE: &[OperationRow] = &[
     post("/v1/users/disable", Operation::DisableUser, AdminRole::Operator),
     post("/v1/store/backup", Operation::Backup, AdminRole::Admin),
     get("/v1/events", Operation::Events, VIEWER),
+    get("/v1/refused", Operation::Refused, VIEWER),
     post("/v1/explain", Operation::Explain, AdminRole::Operator),
 ];
 

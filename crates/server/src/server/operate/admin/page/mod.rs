@@ -72,13 +72,7 @@ pub(super) fn is_at(path: &str) -> bool {
 
 fn place_of(path: &str) -> Option<(&str, &str)> {
     let (place, rest) = path.strip_prefix("/ui/")?.split_once('/')?;
-    sign_ins::is_secret(place).then_some((place, rest))
-}
-
-/// Replaces a sign-in's folder by `…`, in any spelling of the path.
-pub(super) fn without_places(path: &str) -> String {
-    let hidden = path.split('/').map(|part| if sign_ins::is_secret(part) { "…" } else { part });
-    if path.contains("ui/") { hidden.collect::<Vec<_>>().join("/") } else { path.to_owned() }
+    log::is_secret_folder(place).then_some((place, rest))
 }
 
 async fn below(place: &str, mut response: Response<Body>) -> Response<Body> {

@@ -61,10 +61,6 @@ pub(super) fn secret() -> Result<String, NoRandomness> {
     random::<32>().map(|bytes| URL_SAFE_NO_PAD.encode(bytes.as_slice()))
 }
 
-pub(super) fn is_secret(text: &str) -> bool {
-    text.len() == 43 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-}
-
 fn key_of(cookie: &str) -> CookieDigest {
     let mut key = [0; 32];
     key.copy_from_slice(digest(&SHA256, cookie.as_bytes()).as_ref());
