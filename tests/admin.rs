@@ -7,6 +7,7 @@ mod operations;
 pub(crate) mod page;
 mod paging;
 mod probes;
+mod refused;
 
 use http::{Method, Request};
 use http_body_util::Full;

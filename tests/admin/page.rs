@@ -7,9 +7,10 @@ use support::{Answer, Gate, Place, keep_secret, try_send, until};
 
 use super::{Ask, admin_token, events, with_tokens, write_token};
 
-const VIEWER: &str = "the-viewer-token-of-the-page-00001";
-const OPERATOR: &str = "the-operator-token-of-the-page-001";
-const VIEWS: [&str; 7] = ["/ui/", "/ui/sessions", "/ui/keys", "/ui/api-keys", "/ui/routes", "/ui/config", "/ui/events"];
+pub(super) const VIEWER: &str = "the-viewer-token-of-the-page-00001";
+pub(super) const OPERATOR: &str = "the-operator-token-of-the-page-001";
+const VIEWS: [&str; 8] =
+    ["/ui/", "/ui/refused", "/ui/sessions", "/ui/keys", "/ui/api-keys", "/ui/routes", "/ui/config", "/ui/events"];
 
 /// A browser without script: it keeps cookies, and sends forms unchanged.
 pub(crate) struct Browser<'a> {
@@ -105,7 +106,7 @@ impl<'a> Browser<'a> {
     }
 }
 
-fn text(answer: &Answer) -> String {
+pub(super) fn text(answer: &Answer) -> String {
     String::from_utf8(answer.body.to_vec()).unwrap()
 }
 
@@ -118,7 +119,7 @@ pub(crate) fn csrf(view: &Answer) -> String {
     value
 }
 
-fn place() -> Place {
+pub(super) fn place() -> Place {
     let place = Place::new(&with_tokens(&[("vera", "viewer", "vera.token"), ("grace", "operator", "grace.token")]));
     write_token(&place, "vera.token", VIEWER);
     write_token(&place, "grace.token", OPERATOR);

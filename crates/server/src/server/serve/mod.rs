@@ -8,5 +8,5 @@ pub(crate) mod drain;
 pub(crate) mod handler;
 pub(crate) mod request;
 mod request_record;
-mod route_label;
+pub(crate) mod route_label;
 pub(crate) mod tally;

@@ -65,9 +65,9 @@ impl<'a> RouteRef<'a> {
     }
 }
 
-const ENDPOINT: &str = "_endpoint";
+pub(crate) const ENDPOINT: &str = "_endpoint";
 const PREFLIGHT: &str = "_preflight";
-const NO_ROUTE: &str = "_none";
+pub(crate) const NO_ROUTE: &str = "_none";
 
 impl PartialEq for RouteLabel {
     fn eq(&self, other: &Self) -> bool {

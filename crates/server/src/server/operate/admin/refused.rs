@@ -1,5 +1,6 @@
 //! The last requests that the gate refused or could not serve. They are in the memory of this gate only.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -136,4 +137,11 @@ pub(super) fn list(state: &AdminState, role: AdminRole, query: RefusedQuery) -> 
     let next = (all.len() > limit).then(|| all.get(limit - 1).map(|(number, _)| number.to_string())).flatten();
     let page = all.iter().take(limit).map(|(_, request)| RefusedInfo::new(state, role, request));
     Ok(RefusedPage { refused: page.collect(), kept, matched, next })
+}
+
+/// Returns the outcomes and the routes of the requests in memory.
+pub(super) fn choices() -> (BTreeSet<&'static str>, BTreeSet<String>) {
+    let all = refused::newest();
+    let routes = all.iter().map(|(_, request)| request.part(Part::Route).to_owned());
+    (all.iter().map(|(_, request)| request.outcome).collect(), routes.collect())
 }

@@ -30,6 +30,7 @@ const fn entry(path: &'static str, name: &'static str, role: AdminRole, icon: &'
 }
 
 const OVERVIEW: &str = "M1.5 8.5h3l2-5.5 3 10 2-4.5h3";
+const REFUSED: &str = "M8 14A6 6 0 1 0 8 2a6 6 0 0 0 0 12M3.8 3.8l8.4 8.4";
 const SESSIONS: &str = "M6 8a2.6 2.6 0 1 0 0-5.2A2.6 2.6 0 0 0 6 8M1.5 13.5c.4-2.3 2-3.6 4.5-3.6s4.1 1.3 4.5 3.6M11 3a2.6 2.6 0 0 1 \
                         0 4.8M12.3 10.2c1.3.5 2 1.7 2.2 3.3";
 const EXPLAIN: &str =
@@ -42,6 +43,7 @@ const CONFIG: &str = "M1.5 4.5h7M12.5 4.5h2M1.5 11.5h2M7.5 11.5h7M10.5 2.5v4M5.5
 
 const VIEWS: &[ViewEntry] = &[
     entry("/ui/", "Overview", AdminRole::Viewer, OVERVIEW),
+    entry("/ui/refused", "Refused", AdminRole::Viewer, REFUSED),
     entry("/ui/sessions", "Sessions", AdminRole::Viewer, SESSIONS),
     entry("/ui/explain", "Explain", AdminRole::Operator, EXPLAIN),
     entry("/ui/events", "Events", AdminRole::Viewer, EVENTS),

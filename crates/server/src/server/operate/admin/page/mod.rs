@@ -36,6 +36,7 @@ mod api_keys;
 mod charts;
 mod frame;
 mod overview;
+mod refused;
 mod request;
 mod search;
 mod sessions;

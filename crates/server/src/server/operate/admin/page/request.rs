@@ -58,6 +58,7 @@ impl Request<'_> {
                 html(&view::OutcomeView { frame, word, status, meaning, remedy, number })
             }
             ["overview", "stream"] => Ok(self.numbers()),
+            ["refused"] => self.refused().await,
             ["sessions"] => self.sessions().await,
             ["sessions", "revoke"] => self.confirm_several().await,
             ["sessions", id] => self.session(id).await,
@@ -79,7 +80,7 @@ impl Request<'_> {
             ["revocations"] => self.confirm_all().await,
             ["explain"] => {
                 self.may(AdminRole::Operator)?;
-                self.explained(FormFields::default().or("method", "GET"), None, None).await
+                self.explained(self.parameters().or("method", "GET"), None, None).await
             }
             ["api-keys"] => self.api_keys(None).await,
             ["api-keys", id, what @ ("revoke" | "rotate")] => self.confirm_api_key(id, what).await,

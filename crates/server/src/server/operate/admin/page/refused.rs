@@ -1,0 +1,111 @@
+//! The view of the last requests that the gate refused or could not serve.
+
+use std::collections::BTreeSet;
+
+use askama::Template;
+
+use super::frame::Frame;
+use super::overview::of_outcome;
+use super::request::Request;
+use super::view::{FormFields, link};
+use super::{Shown, html};
+use crate::log::refused::HIDDEN;
+use crate::server::operate::admin::refused::{self, RefusedInfo, RefusedPage, RefusedQuery};
+use crate::server::serve::route_label::{ENDPOINT, NO_ROUTE};
+use rotogate_config::AdminRole;
+
+const VIEW: &str = "/ui/refused";
+const PAGE_REQUESTS: &str = "50";
+const FILTERS: [&str; 4] = ["request_id", "outcome", "route", "caller"];
+
+#[derive(Template)]
+#[template(path = "page/refused.html")]
+struct RefusedView {
+    frame: Frame,
+    asked: FormFields,
+    is_filtered: bool,
+    page: RefusedPage,
+    /// The outcomes and routes that the form suggests.
+    outcomes: BTreeSet<&'static str>,
+    routes: BTreeSet<String>,
+    /// Whether the operator may see the addresses of clients.
+    has_addresses: bool,
+    older: Option<String>,
+}
+
+impl Request<'_> {
+    pub(super) async fn refused(&self) -> Shown {
+        let (asked, role) = (self.parameters(), self.caller.holder.role);
+        let query = RefusedQuery {
+            request_id: asked.some("request_id"),
+            outcome: asked.some("outcome"),
+            route: asked.some("route"),
+            caller: asked.some("caller"),
+            before: asked.some("before"),
+            limit: Some(PAGE_REQUESTS.to_owned()),
+        };
+        let page = refused::list(self.state, role, query)?;
+        let own = FILTERS.map(|name| (name, asked.text(name)));
+        let older = page.next.as_deref().map(|next| link(VIEW, &[&own[..], &[("before", next)]].concat()));
+        let is_filtered = own.iter().any(|(_, text)| !text.is_empty());
+        let (outcomes, routes) = refused::choices();
+        html(&RefusedView {
+            frame: self.frame(VIEW).await,
+            asked,
+            is_filtered,
+            page,
+            outcomes,
+            routes,
+            has_addresses: role > AdminRole::Viewer,
+            older,
+        })
+    }
+}
+
+impl RefusedInfo {
+    /// Returns whether the method and the path are known as a whole, so that *Explain* can have them.
+    fn is_explicable(&self) -> bool {
+        self.path.starts_with('/') && !self.path.contains(HIDDEN) && !self.method.contains(HIDDEN)
+    }
+
+    fn route_name(&self) -> &str {
+        name_of_route(&self.route)
+    }
+
+    /// The path pattern, if it is not also the route's id.
+    fn other_pattern(&self) -> Option<&str> {
+        self.pattern.as_deref().filter(|pattern| *pattern != self.route)
+    }
+
+    fn of_outcome(&self) -> String {
+        of_outcome(self.outcome)
+    }
+
+    fn of_route(&self) -> String {
+        of_route(&self.route)
+    }
+
+    fn of_subject(&self) -> String {
+        let subject = self.subject.as_deref().unwrap_or_default();
+        link("/ui/sessions", &[("subject", subject), ("status", "any")])
+    }
+}
+
+/// The words for a route's label in the metrics.
+pub(super) fn name_of_route(route: &str) -> &str {
+    match route {
+        NO_ROUTE => "no route",
+        ENDPOINT => "endpoint of the gate",
+        route => route,
+    }
+}
+
+/// Links to the refused requests of a route.
+pub(super) fn of_route(route: &str) -> String {
+    link(VIEW, &[("route", route)])
+}
+
+/// Links to the refused requests with an outcome.
+pub(super) fn with_outcome(word: &str) -> String {
+    link(VIEW, &[("outcome", word)])
+}
