@@ -1,11 +1,11 @@
-//! The last refused requests, on the page and in the API (requirement P73).
+//! The last refused requests, and the figures of each route, on the page and in the API (requirements P71, P73).
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use support::{Answer, Gate, Place, with};
+use support::{Answer, Gate, Place, until, with};
 
 use super::page::{Browser, OPERATOR, VIEWER, csrf, place, text};
-use super::{Ask, code};
+use super::{Ask, admin_token, code};
 
 /// A place whose gate trusts what the test says about the client's address.
 fn behind_a_proxy() -> Place {
@@ -180,4 +180,44 @@ async fn p73_requests_are_found_by_outcome_route_and_caller() {
     }
     let shown = text(&Browser::signed_in(&gate, VIEWER).await.get("/ui/refused?caller=demo").await);
     assert!(shown.contains("\">demo</a>") && shown.contains("client web"), "{shown}");
+}
+
+#[tokio::test]
+async fn p71_each_route_has_its_requests_errors_and_p99_and_leads_to_its_refused_requests() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let place = place();
+    let config = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
+    place.write_config(&format!(
+        "{config}[[upstreams]]\nname = \"dead\"\nurls = [\"http://{address}\"]\n\
+         [[routes]]\nid = \"dead\"\npath = \"/dead/{{*rest}}\"\nupstream = \"dead\"\n"
+    ));
+    drop(listener);
+    let gate = place.start();
+    let (user, token) = (gate.login().await, admin_token(&place));
+    let dead =
+        |listed: &Value| listed["routes"].as_array().unwrap().iter().find(|it| it["id"] == "dead").unwrap().clone();
+    let mut route = Value::Null;
+    // The gate takes its first reading when it has started.
+    until("the figures have one more refusal and one more error", async || {
+        assert_eq!(gate.get("/dead/x", &user.access).await.status, StatusCode::BAD_GATEWAY);
+        assert_eq!(gate.call(Method::GET, "/dead/x", &[], "").await.status, StatusCode::UNAUTHORIZED);
+        route = dead(&Ask::with(&gate, &token).get("/v1/routes").await.json());
+        route["errors"] != 0 && route["refused"] != 0
+    })
+    .await;
+    let number = |name: &str| route[name].as_u64().unwrap();
+    assert_eq!(number("requests"), number("errors") + number("refused"), "{route}");
+    assert!(route["p99_seconds"].as_f64().unwrap() > 0.0, "{route}");
+    let shown = text(&Browser::signed_in(&gate, VIEWER).await.get("/ui/routes").await);
+    let row = shown.split("<th scope=\"row\" class=\"long\">dead</th>").nth(1).unwrap().split("</tr>").next().unwrap();
+    for part in [
+        format!("data-label=\"Requests\" class=\"number\">{}<", number("requests")),
+        format!("data-label=\"Errors\" class=\"number\">{}<", number("errors")),
+        format!("<a href=\"/ui/refused?route=dead\">{}</a>", number("refused")),
+        " ms</td>".to_owned(),
+    ] {
+        assert!(row.contains(&part), "{part}: {row}");
+    }
+    assert!(shown.contains(">endpoint of the gate</th>"), "the login: {shown}");
 }

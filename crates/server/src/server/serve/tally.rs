@@ -62,6 +62,22 @@ pub(crate) struct RequestEnd {
     pub(crate) code: Option<StatusCode>,
 }
 
+impl RequestEnd {
+    pub(crate) fn is_served(self) -> bool {
+        [Reason::PASSED, Reason::ANSWERED, Reason::PREFLIGHT].iter().any(|it| it.word() == self.outcome)
+    }
+
+    /// Returns whether the response has a 5xx status, from the gate or an upstream.
+    pub(crate) fn has_failed(self) -> bool {
+        self.code.is_some_and(|code| code.is_server_error())
+    }
+
+    /// Returns whether the gate refused the request with another status than 5xx.
+    pub(crate) fn is_refused(self) -> bool {
+        !self.is_served() && !self.has_failed() && self.code.is_some()
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RouteTally {
     pub(crate) outcomes: Vec<(RequestEnd, u64)>,

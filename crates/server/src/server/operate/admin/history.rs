@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rotogate::gate::Reason;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::counters::FINE_SECONDS;
 use rotogate_core::engine::Event;
@@ -15,6 +14,8 @@ use rotogate_kit::durations::BUCKET_SECONDS;
 
 use crate::log;
 use crate::server::build::files;
+pub(super) use crate::server::operate::admin::routes::quantile;
+use crate::server::operate::admin::routes::{RouteCounts, RouteHistory};
 use crate::server::operate::admin::{AdminState, sessions};
 use crate::server::operate::reload::InForce;
 
@@ -56,13 +57,10 @@ impl Totals {
     fn read(sources: &InForce) -> Self {
         let mut now = Self { own: sources.tally.steps().map(|step| step.buckets)[0], ..Self::default() };
         for (end, number) in sources.tally.total().into_values().flat_map(|route| route.outcomes) {
-            let is_served =
-                [Reason::PASSED, Reason::ANSWERED, Reason::PREFLIGHT].iter().any(|it| it.word() == end.outcome);
-            let has_failed = end.code.is_some_and(|code| code.is_server_error());
             now.requests += number;
-            now.failed += if has_failed { number } else { 0 };
-            now.refused += if !is_served && !has_failed && end.code.is_some() { number } else { 0 };
-            if !is_served || has_failed {
+            now.failed += if end.has_failed() { number } else { 0 };
+            now.refused += if end.is_refused() { number } else { 0 };
+            if !end.is_served() || end.has_failed() {
                 add(&mut now.refusals, end.outcome, number);
             }
         }
@@ -133,6 +131,7 @@ struct Kept {
     last: Option<Totals>,
     live: Option<LiveSessions>,
     looked_at: Option<Timestamp>,
+    routes: RouteHistory,
 }
 
 #[derive(Debug, Default)]
@@ -147,6 +146,11 @@ impl History {
             kept.ring.truncate(SAMPLES - 1);
             kept.ring.push_front(now.since(&before));
         }
+    }
+
+    /// Returns the counts of each route in the last 15 minutes. `now` has the counts since the start.
+    pub(super) fn routes(&self, now: RouteCounts) -> RouteCounts {
+        self.0.lock().routes.since_oldest(now)
     }
 
     /// Returns the increases for each period of five seconds, newest first.
@@ -186,9 +190,12 @@ pub(super) fn sum<'a>(samples: impl Iterator<Item = &'a Totals>) -> Totals {
 pub(crate) async fn watch(state: Arc<AdminState>) {
     let mut ticks = tokio::time::interval(SAMPLE_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
+    for reading in 0_usize.. {
         ticks.tick().await;
         state.history.take(Totals::read(&state));
+        if reading.is_multiple_of(MINUTE) {
+            state.history.0.lock().routes.take(RouteCounts::read(&state));
+        }
         if state.history.count_is_due() {
             let live = count_live(&state).await;
             state.history.0.lock().live = live;
@@ -209,23 +216,6 @@ async fn count_live(state: &AdminState) -> Option<LiveSessions> {
         }
         tokio::task::yield_now().await;
     }
-}
-
-/// Returns the quantile `share` in seconds, interpolated as in Prometheus. `None` if the histogram is empty.
-pub(super) fn quantile(buckets: &[u64], bounds: &[f64], share: f64) -> Option<f64> {
-    let total: u64 = buckets.iter().sum();
-    let (mut below, rank) = (0.0, share * total as f64);
-    let mut lower = 0.0;
-    for (number, bound) in buckets.iter().zip(bounds) {
-        let number = *number as f64;
-        if number > 0.0 && below + number >= rank {
-            let upper = if bound.is_finite() { *bound } else { lower };
-            return Some(lower + (upper - lower) * (rank - below) / number);
-        }
-        below += number;
-        lower = *bound;
-    }
-    None
 }
 
 #[cfg(test)]
@@ -267,14 +257,5 @@ mod tests {
         assert_eq!(history.lost_lines(), 3);
         history.take(lost(5));
         assert_eq!(history.lost_lines(), 0);
-    }
-
-    #[test]
-    fn a_quantile_is_interpolated_within_its_bucket() {
-        let bounds = [0.1, 0.2, 0.4, f64::INFINITY];
-        assert_eq!(quantile(&[0; 4], &bounds, 0.5), None);
-        assert_eq!(quantile(&[10, 0, 0, 0], &bounds, 0.5), Some(0.05));
-        assert_eq!(quantile(&[5, 0, 5, 0], &bounds, 0.9).map(|it| (it * 1000.0).round()), Some(360.0));
-        assert_eq!(quantile(&[0, 0, 0, 3], &bounds, 0.99), Some(0.4), "longer than the last bound");
     }
 }

@@ -61,6 +61,7 @@ mod page;
 mod problem;
 mod refused;
 mod revocations;
+mod routes;
 mod seats;
 mod sessions;
 mod state;

@@ -8,6 +8,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::AdminState;
+use super::routes::{RouteCounts, RouteFigures};
+use crate::server::serve::route_label::{ENDPOINT, NO_ROUTE};
 use rotogate_proxy::UpstreamAddress;
 
 /// The routes.
@@ -15,6 +17,17 @@ use rotogate_proxy::UpstreamAddress;
 pub(super) struct Routes {
     /// The routes in matching order. If two routes could serve a request, the first one serves it.
     pub(super) routes: Vec<RouteInfo>,
+    /// The requests that belong to no route.
+    pub(super) others: Vec<OtherRequests>,
+}
+
+/// Requests that belong to no route.
+#[derive(Serialize, ToSchema)]
+pub(super) struct OtherRequests {
+    /// `_none` for requests that were refused before a route was found, or `_endpoint` for the gate's own endpoints.
+    pub(super) id: &'static str,
+    #[serde(flatten)]
+    pub(super) figures: RouteFigures,
 }
 
 /// A route.
@@ -45,9 +58,11 @@ pub(super) struct RouteInfo {
     pub(super) issuers: Vec<String>,
     /// The name of the route's upstream.
     pub(super) upstream: Option<String>,
+    #[serde(flatten)]
+    pub(super) figures: RouteFigures,
 }
 
-/// The routes in matching order.
+/// The routes in matching order, with their requests of the last 15 minutes.
 #[utoipa::path(
     get, path = "/v1/routes", operation_id = "list_routes", tag = "routes",
     responses((status = 200, description = "done", body = Routes))
@@ -57,10 +72,14 @@ pub(super) fn routes(state: &AdminState) -> Routes {
     let mut sorted: Vec<&Route> = config.routes.iter().collect();
     // The routing table tries routes by host, then by specific pattern, then by methods.
     sorted.sort_by_cached_key(|route| (route.hosts.is_empty(), specificity(&route.path), route.methods.is_empty()));
-    Routes { routes: sorted.into_iter().map(|route| info(state, route)).collect() }
+    let counts = state.history.routes(RouteCounts::read(state));
+    Routes {
+        routes: sorted.into_iter().map(|route| info(state, route, &counts)).collect(),
+        others: [NO_ROUTE, ENDPOINT].map(|id| OtherRequests { id, figures: counts.figures(id) }).into(),
+    }
 }
 
-fn info(state: &AdminState, route: &Route) -> RouteInfo {
+fn info(state: &AdminState, route: &Route, counts: &RouteCounts) -> RouteInfo {
     let policy = &route.policy;
     let texts = |words: &[String]| words.to_vec();
     let name = |method: &Method| method.as_str().to_owned();
@@ -83,6 +102,7 @@ fn info(state: &AdminState, route: &Route) -> RouteInfo {
         upstream: route
             .upstream
             .and_then(|upstream| state.serving.load().proxy.with_name(upstream, |name| name.map(str::to_owned))),
+        figures: counts.figures(&route.id),
     }
 }
 

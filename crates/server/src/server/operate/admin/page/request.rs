@@ -87,7 +87,7 @@ impl Request<'_> {
             ["keys"] => html(&view::KeysView { frame: self.frame("/ui/keys").await, keys: keys::list(state) }),
             ["routes"] => html(&view::RoutesView {
                 frame: self.frame("/ui/routes").await,
-                routes: traffic::routes(state).routes,
+                routes: traffic::routes(state),
                 upstreams: traffic::upstreams(state).upstreams,
                 issuers: issuers::list(state).issuers,
             }),

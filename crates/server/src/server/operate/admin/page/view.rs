@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use askama::Template;
 use serde_json::Value;
 
+use super::charts::Unit;
 use super::frame::Frame;
 use super::overview::{Overview, explained};
 use super::search::Search;
@@ -13,8 +14,9 @@ use crate::server::operate::admin::api_keys::{ApiKeyInfo, NewKeyAnswer};
 use crate::server::operate::admin::configuration::ConfigInfo;
 use crate::server::operate::admin::explain::{ExplainedRule, Place, TokenClaims};
 use crate::server::operate::admin::keys::Keys;
+use crate::server::operate::admin::routes::RouteFigures;
 use crate::server::operate::admin::sessions::{Page, SessionInfo, name_of};
-use crate::server::operate::admin::traffic::{RouteInfo, UpstreamInfo};
+use crate::server::operate::admin::traffic::{RouteInfo, Routes, UpstreamInfo};
 use crate::server::operate::admin::{AdminState, ExplainReport};
 
 #[derive(Template)]
@@ -175,7 +177,7 @@ pub(super) struct NewApiKeyView {
 #[template(path = "page/routes.html")]
 pub(super) struct RoutesView {
     pub(super) frame: Frame,
-    pub(super) routes: Vec<RouteInfo>,
+    pub(super) routes: Routes,
     pub(super) upstreams: Vec<UpstreamInfo>,
     pub(super) issuers: Vec<IssuerReport>,
 }
@@ -288,6 +290,11 @@ pub(super) fn plain(value: &Value) -> String {
 
 pub(super) fn methods_of(route: &RouteInfo) -> String {
     if route.any_method { "any".to_owned() } else { route.methods.join(", ") }
+}
+
+/// The 99th percentile of a route's durations.
+pub(super) fn p99_of(figures: &RouteFigures) -> String {
+    figures.p99_seconds.map_or_else(|| "–".to_owned(), |seconds| Unit::Milliseconds.text(seconds * 1000.0))
 }
 
 /// Describes which token a route requires.
