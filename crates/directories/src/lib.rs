@@ -141,6 +141,17 @@ impl SourceSettings {
         }
     }
 
+    /// The value of `kind` in the configuration.
+    pub const fn kind(&self) -> &'static str {
+        match *self {
+            Self::Http(_) => "http",
+            #[cfg(feature = "ldap")]
+            Self::Ldap(_) => "ldap",
+            #[cfg(feature = "sql")]
+            Self::Sql(_) => "sql",
+        }
+    }
+
     /// Returns whether the system can find users by another issuer's subject.
     pub fn names_users_of_issuers(&self) -> bool {
         match *self {

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use super::entry::{MARK, UserEntry, is_valid_account, is_valid_name};
 use super::import::ImportProblems;
+pub use super::list::ListedUser;
 use super::list::Users;
 use super::{FirstUser, MAX_USERS, UsersFile, parse, private_file};
 use rotogate_core::clock::Timestamp;
@@ -74,15 +75,6 @@ pub struct UserKey<'a> {
     pub username: &'a str,
 }
 
-/// A user as listed by [`list()`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListedUser {
-    /// The login name.
-    pub username: String,
-    /// The user's other properties, without the password.
-    pub user: User,
-}
-
 /// Lists every user, in the order of the file.
 ///
 /// # Errors
@@ -118,6 +110,16 @@ pub fn add_user(
         Ok(vec![table(&user)?])
     })?;
     Ok(subject)
+}
+
+/// Returns a random password of 20 characters.
+///
+/// # Errors
+/// The system has no random numbers.
+pub fn random_password() -> Result<SecretString, EditError> {
+    let secret = random::<15>().map_err(io::Error::from)?;
+    let password = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, secret.as_slice());
+    Ok(SecretString::from(password))
 }
 
 /// Removes a user together with the preceding comments. The user's sessions end.
@@ -221,9 +223,7 @@ pub(super) fn rehash(file: &UsersFile, hashes: &[Rehash]) -> Result<usize, EditE
 }
 
 pub(super) fn create(path: &Path, now: Timestamp) -> Result<FirstUser, EditError> {
-    let secret = random::<15>().map_err(io::Error::from)?;
-    let password = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, secret.as_slice());
-    let first = FirstUser { username: "demo".to_owned(), password: SecretString::from(password) };
+    let first = FirstUser { username: "demo".to_owned(), password: random_password()? };
     let scopes = Scope::parse("read write").unwrap_or_default();
     let who = UserKey { account: None, username: &first.username };
     let table = table(&new_user(who, &random_subject()?, &scopes, &first.password, now)?)?;

@@ -2,12 +2,21 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::UserChange;
 use super::audit::{ChangedUser, UserEvent};
 use super::entry::UserEntry;
+use super::{UserChange, UsersPage};
 use crate::username::composed;
 use rotogate_core::directory::User;
 use rotogate_core::password::{CostClass, Passwords};
+
+/// A user in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedUser {
+    /// The login name.
+    pub username: String,
+    /// The user's other properties, without the password.
+    pub user: User,
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Users {
@@ -57,6 +66,23 @@ impl Users {
         self.by_name.get(&name_key((account, username))).copied()
     }
 
+    /// Copies only the users on the page.
+    pub(super) fn page(&self, words: &str, after: Option<&str>, limit: usize) -> Option<UsersPage> {
+        let start = match after {
+            Some(subject) => *self.by_subject.get(subject)? + 1,
+            None => 0,
+        };
+        let words = composed(words).to_lowercase();
+        let is_found = |entry: &&UserEntry| words.is_empty() || contains(&entry.username, &words);
+        let listed = |entry: &UserEntry| ListedUser { username: entry.username.to_string(), user: entry.user.clone() };
+        let (before, rest) = self.entries.split_at(start);
+        let mut found = rest.iter().filter(is_found);
+        let users: Vec<_> = found.by_ref().take(limit).map(listed).collect();
+        let left = found.count();
+        let total = before.iter().filter(is_found).count() + users.len() + left;
+        Some(UsersPage { users, total, has_more: left > 0 })
+    }
+
     /// The most expensive hash class in use. Every check takes as long as this class, so that the duration does not
     /// reveal whether a user exists (A2, I32).
     pub(super) fn dearest(&self) -> CostClass {
@@ -100,6 +126,15 @@ impl Users {
         found.extend(added.map(|new| changed(new, UserEvent::Added, None)));
         (changes, found)
     }
+}
+
+/// Returns whether a name contains the words, which are in lower case. A name of ASCII characters is not copied.
+fn contains(name: &str, words: &str) -> bool {
+    if name.is_ascii() {
+        let (name, words) = (name.as_bytes(), words.as_bytes());
+        return name.windows(words.len()).any(|part| part.eq_ignore_ascii_case(words));
+    }
+    composed(name).to_lowercase().contains(words)
 }
 
 fn changed(entry: &UserEntry, event: UserEvent, keys: Option<String>) -> ChangedUser<'_> {

@@ -41,6 +41,7 @@ use secrecy::SecretString;
 
 use crate::username::composed;
 use audit::UserEvent;
+use edit::ListedUser;
 use entry::UserEntry;
 use list::Users;
 use rotogate_core::clock::Timestamp;
@@ -97,6 +98,19 @@ impl UsersFile {
     pub fn accepted(&self) -> &Accepted {
         &self.accepted
     }
+
+    /// Returns why this process cannot change the file, or `None` if no obstacle is known.
+    pub fn unwritable(&self) -> Option<String> {
+        let path = self.path();
+        if path.symlink_metadata().is_ok_and(|found| found.file_type().is_symlink()) {
+            let path = path.display();
+            return Some(format!(
+                "{path} is a symbolic link, as in a mounted volume, and only its target can be changed"
+            ));
+        }
+        // A change replaces the file, so the folder decides.
+        private_file::unwritable(private_file::parent(path)).map(|(why, _)| why)
+    }
 }
 
 impl From<&Self> for UsersFile {
@@ -115,6 +129,17 @@ impl From<&PathBuf> for UsersFile {
     fn from(path: &PathBuf) -> Self {
         Self::from(path.as_path())
     }
+}
+
+/// A page of the users in a file.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct UsersPage {
+    /// The users, in the order of the file.
+    pub users: Vec<ListedUser>,
+    /// The number of users that match the search, on all pages.
+    pub total: usize,
+    /// Whether more users follow.
+    pub has_more: bool,
 }
 
 type Hook = Arc<dyn Fn(&[UserChange]) + Send + Sync>;
@@ -237,6 +262,12 @@ impl FileDirectory {
                 && account.is_none_or(|account| entry.user.account.as_deref() == account)
         };
         users.entries().iter().filter(is_it).map(|entry| entry.user.clone()).collect()
+    }
+
+    /// Returns at most `limit` users that come after the user with the subject `after`, and whose name contains `words`
+    /// in any case. `None` if no user has this subject.
+    pub fn page(&self, words: &str, after: Option<&str>, limit: usize) -> Option<UsersPage> {
+        self.users.load().page(words, after, limit)
     }
 
     /// The union of all users' scopes.

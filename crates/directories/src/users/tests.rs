@@ -1008,3 +1008,43 @@ mod database {
         assert!(another.contains("other.db: "), "{another}");
     }
 }
+
+#[test]
+fn p75_a_page_has_the_users_after_a_subject_and_counts_all_that_are_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let hash = hash_with(&secret("right"), CHEAP).unwrap();
+    let user =
+        |name: &str| format!("[[users]]\nsubject = \"s-{name}\"\nusername = \"{name}\"\npassword = \"{hash}\"\n");
+    let more = ["Bob", "bobby", "carl"].map(user).concat()
+        + &user("x").replace("username = \"x\"", "username = \"J\u{d6}RG Bob\"");
+    let directory = open(&file(&dir, &more));
+    let page = |words: &str, after: Option<&str>, limit: usize| {
+        let page = directory.page(words, after, limit)?;
+        let names: Vec<_> = page.users.into_iter().map(|listed| listed.username).collect();
+        Some((names.join(","), page.total, page.has_more))
+    };
+    assert_eq!(page("", None, 2), Some(("ada,Bob".to_owned(), 5, true)));
+    assert_eq!(page("", Some("s-Bob"), 9), Some(("bobby,carl,J\u{d6}RG Bob".to_owned(), 5, false)));
+    assert_eq!(page("BOB", None, 2), Some(("Bob,bobby".to_owned(), 3, true)));
+    assert_eq!(page("bob", Some("s-bobby"), 2), Some(("J\u{d6}RG Bob".to_owned(), 3, false)));
+    // In another normalization form.
+    assert_eq!(page("jo\u{308}rg", None, 2), Some(("J\u{d6}RG Bob".to_owned(), 1, false)));
+    assert_eq!(page("nobody", None, 2), Some((String::new(), 0, false)));
+    assert_eq!(page("", Some("s-gone"), 2), None);
+}
+
+#[cfg(unix)]
+#[test]
+fn p75_a_file_behind_a_link_cannot_be_changed_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(&dir, "");
+    assert_eq!(UsersFile::from(&path).unwritable(), None);
+    let link = dir.path().join("link.toml");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let why = UsersFile::from(&link).unwritable().unwrap();
+    assert!(why.contains("link.toml is a symbolic link"), "{why}");
+    let refused = edit::set_active(&link, UserKey { account: Some("acme"), username: "ada" }, false, NOW).unwrap_err();
+    assert!(matches!(refused, EditError::Io(_)), "{refused}");
+    let nowhere = UsersFile::from(Path::new("/proc/users.toml"));
+    assert!(nowhere.unwritable().is_some() || cfg!(not(target_os = "linux")));
+}
