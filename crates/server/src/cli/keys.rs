@@ -13,7 +13,7 @@ use super::{CommandResult, Failure, admin_client, audit_trail, load, no_gate_can
 use crate::audit::{self, KeyEvent};
 use crate::server::build::stores::refuse_lost_keys;
 use crate::server::operate::admin::keys::{self, ChangedKey, KeyRequest, Keys, OwnKeyState};
-use crate::server::operate::key_roll;
+use crate::server::operate::key_roll::{self, RollError};
 use rotogate::gate::JWKS_MAX_AGE;
 use rotogate_config::{AdminAccess, Config};
 use rotogate_core::token::Algorithm;
@@ -231,7 +231,13 @@ fn ask(gate: &AdminAccess, kid: &str, operation: &str, force: bool) -> Result<Ch
 
 /// For `when`, see [`key_roll::promote`].
 fn promote(config: &Config, kid: &str, when: Option<(bool, Duration)>) -> CommandResult {
-    runtime()?.block_on(key_roll::promote(config, kid, when)).map_err(Failure::failed)?;
+    let with_advice = |error| match error {
+        error @ RollError::TooEarly(_) => {
+            Failure::Failed(format!("{error}. Use `--wait` to wait until the key can sign"))
+        }
+        error => Failure::failed(error),
+    };
+    runtime()?.block_on(key_roll::promote(config, kid, when)).map_err(with_advice)?;
     confirmed(config, kid, Some(OwnKeyState::Signing))
 }
 

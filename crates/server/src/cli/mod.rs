@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
 use crate::log::{self, Logs};
+use crate::server::operate::admin::KEPT;
 use rotogate_config::{Config, ConfigError, ConfigErrors, OnAuditFailure, ProcessEnv};
 use rotogate_core::token::keyring::Keyring;
 
@@ -180,6 +181,9 @@ enum Failure {
     /// Invalid configuration. The exit code is 2, or 1 if the only problem is a missing read permission.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Configuration(Vec<ConfigError>),
+    /// An invalid configuration that was not reloaded.
+    #[error("{}\nnothing was reloaded: {}", .0, KEPT)]
+    NotReloaded(Box<Self>),
     /// Exit code 1. The output already explains the failure.
     #[error("refused")]
     Told,
@@ -201,8 +205,13 @@ impl Failure {
         match self {
             Self::Refused { what: _, at } => at.clone(),
             Self::Configuration(at) => at.iter().map(At::new).collect(),
+            Self::NotReloaded(why) => why.at(),
             Self::Failed(_) | Self::Usage(_) | Self::Told | Self::OutputClosed => Vec::new(),
         }
+    }
+
+    fn not_reloaded(self) -> Self {
+        if matches!(self, Self::Configuration(_)) { Self::NotReloaded(Box::new(self)) } else { self }
     }
 
     fn kind(&self) -> (&'static str, u8) {
@@ -212,6 +221,7 @@ impl Failure {
             Self::Usage(_) => ("usage", 2),
             Self::Configuration(at) if at.iter().all(|error| error.unchecked) => ("not_checked", 1),
             Self::Configuration(_) => ("configuration", 2),
+            Self::NotReloaded(why) => why.kind(),
             Self::Told => ("refused", 1),
             Self::OutputClosed => ("unread", 0),
         }
@@ -285,7 +295,9 @@ pub fn main() -> ExitCode {
             check::run(&path, check::CheckOptions { print, strict, online }, output)
         }
         Command::Config(command) => config_show::run(&path, &command, output),
-        Command::Reload(gate) => gate.sound(&path).and_then(|gate| reload::run(&gate, output)),
+        Command::Reload(gate) => {
+            gate.sound(&path).map_err(Failure::not_reloaded).and_then(|gate| reload::run(&gate, output))
+        }
         Command::Upgrade => load(&path).and_then(|config| reload::upgrade(&config, output)),
         Command::Events { gate, options } => gate.access(&path).and_then(|gate| events::run(&gate, &options, output)),
         Command::Status(gate) => gate.access(&path).and_then(|gate| status::run(&gate, output)),
@@ -323,9 +335,11 @@ fn report(failure: &Failure, output: Output, both: bool) -> ExitCode {
     if !output.json || both {
         match failure {
             Failure::Failed(_) | Failure::Refused { .. } => print_error(&format!("rotogate: {failure}")),
-            Failure::Usage(_) | Failure::Configuration(_) | Failure::Told | Failure::OutputClosed => {
-                print_error(&failure.to_string());
-            }
+            Failure::Usage(_)
+            | Failure::Configuration(_)
+            | Failure::NotReloaded(_)
+            | Failure::Told
+            | Failure::OutputClosed => print_error(&failure.to_string()),
         }
     }
     ExitCode::from(status)

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::gate::{self, Reach};
 use super::output::Output;
 use super::{CommandResult, Failure, admin_client, audit_trail, load, prompt, runtime};
-use crate::server::operate::admin::users::DisableRequest;
+use crate::server::operate::admin::users::{UserRequest, belongs_into_the_file};
 use rotogate_config::{AdminAccess, Config};
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::session::Scope;
@@ -142,9 +142,9 @@ pub(super) fn run(path: &Path, command: UserCommand, output: Output) -> CommandR
 }
 
 fn disable_at_gate(gate: &AdminAccess, who: &UserArguments, output: Output) -> CommandResult {
-    let request = DisableRequest { user: who.username.clone(), account: who.account.clone() };
+    let request = UserRequest { user: who.username.clone(), account: who.account.clone() };
     runtime()?.block_on(admin_client::posted(gate, "/v1/users/disable", &request))?;
-    let DisableRequest { user: username, account } = &request;
+    let UserRequest { user: username, account } = &request;
     let done = UserChangeReport { username, account: account.as_deref(), done: "disabled", warning: None };
     output.write(&done, || format!("{username} disabled"))
 }
@@ -181,7 +181,7 @@ fn run_configured(config: &Config, command: UserCommand, output: Output) -> Comm
     match command {
         UserCommand::List => list(file, output),
         UserCommand::Add { who, subject, scopes, stdin } => {
-            belongs_into_the_file(config, who.account.as_deref())?;
+            belongs_into_the_file(config, who.account.as_deref()).map_err(Failure::Failed)?;
             let scopes = Scope::parse(&scopes).map_err(Failure::failed)?;
             let password = prompt::new_password(&who.username, stdin)?;
             let added = edit::add_user(file, who.who(), subject.as_deref(), &scopes, &password, now).map(drop);
@@ -267,20 +267,6 @@ fn not_done(who: &UserArguments, file: &UsersFile, error: &EditError) -> Failure
         EditError::Io(_) => format!("{}: {error}", file.path().display()),
         error => error.to_string(),
     })
-}
-
-/// Fails if the account's users are in another directory.
-fn belongs_into_the_file(config: &Config, account: Option<&str>) -> CommandResult {
-    let (Some(file), found) = (config.file_directory(), config.directory_of(account)) else { return Ok(()) };
-    if found.is_some_and(|found| found.key == file.key) {
-        return Ok(());
-    }
-    let account =
-        account.map_or_else(|| "users without an account".to_owned(), |name| format!("users of account {name}"));
-    Err(Failure::Failed(match found {
-        Some(other) => format!("{account} are in directory {} ({}), not in the users file", other.name, other.key),
-        None => format!("no directory contains {account}; see `accounts` of {}", file.key),
-    }))
 }
 
 /// Waits until a running gate uses the change.

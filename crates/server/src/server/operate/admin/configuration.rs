@@ -3,16 +3,23 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::AdminState;
 use super::problem::{Code, Finding, Refusal};
 use crate::server::build::prepare::prepare;
 use crate::server::listen::sockets::unavailable_addresses;
 use crate::server::operate::reload::{ReloadSource, read_again};
-use rotogate_config::{Config, ConfigErrors, KeyOrigin, ProcessEnv};
+use rotogate_config::{Config, ConfigErrors, DeclaredKeys, KeyOrigin, ProcessEnv};
+
+/// The end of every message about a refused reload.
+pub(crate) const KEPT: &str = "the old configuration stays in use";
+/// Why a reload of a file is refused that is not the checked file.
+pub(super) const STALE: &str = "the file changed since it was checked: check again";
+const MASKED: &str = "(masked)";
 
 /// The configuration in use.
 #[derive(Serialize, Deserialize, ToSchema)]
@@ -86,8 +93,13 @@ impl ConfigInfo {
     }
 }
 
-/// Returns every key with its value, and masks secrets. A list of plain values counts as one value.
+/// Returns every key with its value, and masks secrets.
 fn values(config: &Config) -> Vec<(String, toml::Value)> {
+    values_in(&config.to_toml())
+}
+
+/// Returns every key in a TOML document with its value. A list of plain values counts as one value.
+fn values_in(text: &str) -> Vec<(String, toml::Value)> {
     fn add(key: &str, value: toml::Value, to: &mut Vec<(String, toml::Value)>) {
         match value {
             toml::Value::Table(table) => {
@@ -101,8 +113,57 @@ fn values(config: &Config) -> Vec<(String, toml::Value)> {
         }
     }
     let mut all = Vec::new();
-    add("", toml::Value::Table(config.to_toml().parse().unwrap_or_default()), &mut all);
+    add("", toml::Value::Table(text.parse().unwrap_or_default()), &mut all);
     all
+}
+
+/// Returns the changes that a reload of `new` and a restart would make, and masks secrets.
+fn changes(in_force: &Config, new: &Config) -> Vec<ConfigChange> {
+    let mut applied = new.clone();
+    let kept = applied.keep(in_force);
+    let at_restart = differing(&applied, new);
+    let needs_restart = |key: &str| {
+        let is_below = |name: &String| key.strip_prefix(&**name).is_some_and(|rest| rest.starts_with(['.', '[']));
+        at_restart.iter().chain(&kept).any(|name| name == key || is_below(name))
+    };
+    let (old_values, new_values) = (values(in_force), values(new));
+    let mut keys = differing(in_force, new);
+    keys.extend(changed_secrets(in_force, new, &new_values));
+    let change = |key: String| ConfigChange {
+        old: value_of(&old_values, &key),
+        new: value_of(&new_values, &key),
+        restart: needs_restart(&key),
+        key,
+    };
+    keys.into_iter().map(change).collect()
+}
+
+/// Returns the keys of secrets that differ between the files. The masked values are equal.
+fn changed_secrets(in_force: &Config, new: &Config, masked: &[(String, toml::Value)]) -> Vec<String> {
+    let (old_file, new_file) = (values_in(in_force.source.text()), values_in(new.source.text()));
+    let find = |all: &[(String, toml::Value)], key: &str| all.iter().find(|(k, _)| k == key).map(|(_, v)| v.clone());
+    let is_masked = |value: &toml::Value| value.as_str().is_some_and(|text| text.contains(MASKED));
+    let secrets = masked.iter().filter(|(_, value)| is_masked(value)).map(|(key, _)| key);
+    let was_there = values(in_force);
+    let is_other = |key: &&String| {
+        let (old, new) = (find(&old_file, key), find(&new_file, key));
+        old.is_some() && new.is_some() && old != new && find(&was_there, key) == find(masked, key)
+    };
+    secrets.filter(is_other).cloned().collect()
+}
+
+/// Returns the value of a key. An element of a list of tables has the values of all its keys.
+fn value_of(values: &[(String, toml::Value)], key: &str) -> Option<Value> {
+    let json = |value: &toml::Value| serde_json::to_value(value).unwrap_or_default();
+    if let Some((_, value)) = values.iter().find(|(known, _)| known == key) {
+        return Some(json(value));
+    }
+    let part = |(known, value): &(String, toml::Value)| {
+        let rest = known.strip_prefix(key)?.strip_prefix('.')?;
+        Some((rest.to_owned(), json(value)))
+    };
+    let parts: serde_json::Map<_, _> = values.iter().filter_map(part).collect();
+    (!parts.is_empty()).then_some(Value::Object(parts))
 }
 
 fn differing(in_force: &Config, other: &Config) -> Vec<String> {
@@ -126,17 +187,48 @@ fn differing(in_force: &Config, other: &Config) -> Vec<String> {
     told.into_iter().collect()
 }
 
+/// A setting whose value in the file differs from the value in use. Secrets are masked.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ConfigChange {
+    pub(super) key: String,
+    /// The value in use. Absent if the key is new.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) old: Option<Value>,
+    /// The value in the file. Absent if the key was removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) new: Option<Value>,
+    /// Whether the new value needs a restart, or an in-place upgrade.
+    pub(super) restart: bool,
+}
+
 /// The result of a check.
 #[derive(Default, Serialize, ToSchema)]
 pub(super) struct CheckResult {
-    file: String,
+    pub(super) file: String,
     /// Whether a start or a reload would accept the configuration.
-    ok: bool,
+    pub(super) ok: bool,
     /// The problems for which a start or a reload would refuse the configuration.
-    errors: Vec<Finding>,
-    warnings: Vec<Finding>,
+    pub(super) errors: Vec<Finding>,
+    pub(super) warnings: Vec<Finding>,
     /// The keys whose value differs from the value in use.
     changed: Vec<String>,
+    /// The changed settings with their values.
+    pub(super) changes: Vec<ConfigChange>,
+    /// The SHA-256 digest of the file, for `digest` of a reload. Absent if the file is invalid.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) digest: Option<String>,
+}
+
+impl CheckResult {
+    /// The changes that a reload applies, or those that need a restart.
+    pub(super) fn changes_at(&self, restart: bool) -> impl Iterator<Item = &ConfigChange> {
+        self.changes.iter().filter(move |change| change.restart == restart)
+    }
+}
+
+fn digest_of(config: &Config) -> String {
+    let digest = digest(&SHA256, config.source.text().as_bytes());
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Checks the configuration file, as `rotogate check` does. Does not change anything.
@@ -151,7 +243,9 @@ pub(super) async fn check(state: &AdminState) -> CheckResult {
     match examine(file, &state.listening).await {
         Ok(config) => {
             let warnings = config.warnings.iter().map(Finding::new).collect();
-            CheckResult { warnings, changed: differing(&in_force, &config), ..found }
+            let changes = changes(&in_force, &config);
+            let changed = changes.iter().map(|change| change.key.clone()).collect();
+            CheckResult { warnings, changed, changes, digest: Some(digest_of(&config)), ..found }
         }
         Err(errors) => CheckResult { ok: false, errors: findings(&errors), ..found },
     }
@@ -197,23 +291,37 @@ impl std::fmt::Display for ReloadResult {
     }
 }
 
+/// The parameters of a reload.
+#[derive(Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ReloadQuery {
+    /// The `digest` of a check. If the file has changed since, the reload is refused with 409.
+    pub(super) digest: Option<String>,
+}
+
 /// Reads the configuration again, as SIGHUP does, and waits until it takes effect. The status is 422, with a list of
-/// the problems, if the configuration is invalid. In that case, nothing has changed.
+/// the problems, if the configuration is invalid. In that case, the old configuration stays in use.
 #[utoipa::path(
-    post, path = "/v1/config/reload", operation_id = "reload_config", tag = "config",
+    post, path = "/v1/config/reload", operation_id = "reload_config", tag = "config", params(ReloadQuery),
     responses((status = 200, description = "done", body = ReloadResult))
 )]
-pub(super) async fn reload(state: &AdminState) -> Result<ReloadResult, Refusal> {
+pub(super) async fn reload(state: &AdminState, query: ReloadQuery) -> Result<ReloadResult, Refusal> {
     let before = state.config.load_full();
     let file = before.source.file();
     let config = read_again(file).await.map_err(|errors| {
         state.outcomes.set(ReloadSource::Configuration, true);
-        let what = "the configuration cannot be used; the old one stays in force";
+        let what = format!("the configuration is invalid, so {KEPT}");
         Refusal::new(Code::InvalidConfiguration, what).with_errors(findings(&errors))
     })?;
+    // The digest is of the text that is applied, so the file cannot change in between.
+    if query.digest.is_some_and(|checked| checked != digest_of(&config)) {
+        let what = format!("{STALE}. Until then, {KEPT}");
+        return Err(Refusal::new(Code::StaleCheck, what));
+    }
     let wanted = config.clone();
     if !state.reloader.apply(config).await {
-        let what = "the configuration was not applied; the log says why. The old one stays in force";
+        let what = format!("the configuration was not applied, so {KEPT}; the log says why");
         return Err(Refusal::new(Code::InvalidConfiguration, what));
     }
     let now = state.config.load_full();

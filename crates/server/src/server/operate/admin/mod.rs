@@ -74,7 +74,7 @@ pub(crate) mod users;
 pub(crate) use api_keys::{
     ApiKeyInfo, ApiKeyRequest, KeysPage, LeakAnswer, LeakReport, NewKeyAnswer, RotateKeyRequest,
 };
-pub(crate) use configuration::{ConfigInfo, ConfigValue, ReloadResult, ValueSource};
+pub(crate) use configuration::{ConfigInfo, ConfigValue, KEPT, ReloadResult, ValueSource};
 pub(crate) use explain::{ExplainReport, ExplainedRule, Place, TokenKind};
 pub(crate) use guard::failures;
 pub(crate) use history::History;
@@ -282,9 +282,17 @@ async fn operate(
     parts: &Parts,
     body: Incoming,
 ) -> AdminResult {
-    let takes_parameters =
-        matches!(operation, Operation::Sessions | Operation::Revocations | Operation::Events | Operation::Backup);
-    let takes_parameters = takes_parameters || matches!(operation, Operation::ApiKeys | Operation::Refused);
+    let takes_parameters = matches!(
+        operation,
+        Operation::Sessions
+            | Operation::Revocations
+            | Operation::Events
+            | Operation::Backup
+            | Operation::ApiKeys
+            | Operation::Users
+            | Operation::Refused
+            | Operation::ReloadConfig
+    );
     if !takes_parameters && !operation.is_probe() && operation != Operation::Metrics {
         let NoParameters {} = query(parts)?;
     }
@@ -310,7 +318,11 @@ async fn operate(
         Operation::DropIssuerKeys => answered(issuers::drop_keys(state, parameter).await),
         Operation::Config => Ok(ok(&configuration::show(state))),
         Operation::CheckConfig => Ok(ok(&configuration::check(state).await)),
-        Operation::ReloadConfig => answered(configuration::reload(state).await),
+        Operation::ReloadConfig => answered(configuration::reload(state, query(parts)?).await),
+        Operation::Users => answered(users::list(state, query(parts)?)),
+        Operation::AddUser => answered(users::add(state, json(parts, body).await?).await),
+        Operation::SetPassword => answered(users::set_password(state, json(parts, body).await?).await),
+        Operation::EnableUser => users::enable(state, json(parts, body).await?).await,
         Operation::ReloadUsers => users::reload(state).await,
         Operation::DisableUser => users::disable(state, json(parts, body).await?).await,
         Operation::Backup => store::backup(state, query(parts)?).await,

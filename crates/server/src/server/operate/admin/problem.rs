@@ -71,6 +71,10 @@ codes! {
     KeyInUse = "key_in_use", CONFLICT;
     /// The users file is invalid, so the users did not change.
     BrokenUsersFile = "broken_users_file", CONFLICT;
+    /// The users file cannot be written, so the users did not change.
+    ReadOnlyUsers = "read_only_users_file", CONFLICT;
+    /// The configuration file changed since it was checked, so the gate did not reload it.
+    StaleCheck = "stale_check", CONFLICT;
     /// The body is too long.
     BodyTooLong = "body_too_long", PAYLOAD_TOO_LARGE;
     /// The body is not `application/json`.
@@ -133,7 +137,7 @@ pub(crate) struct Problem {
 pub(crate) struct Refusal {
     pub(super) code: Code,
     pub(super) detail: String,
-    errors: Vec<Finding>,
+    pub(super) errors: Vec<Finding>,
     retry_after: Option<Duration>,
     allowed: Vec<Method>,
 }
