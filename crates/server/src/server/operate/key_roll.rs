@@ -111,9 +111,7 @@ async fn until_it_may_sign(
         };
         let Some(why) = why else { return Ok(()) };
         if !wait {
-            return Err(RollError::TooEarly(format!(
-                "{name} cannot sign yet: {why}. Use `--wait` to wait until the key can sign"
-            )));
+            return Err(RollError::TooEarly(format!("{name} cannot sign yet: {why}")));
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -188,6 +186,11 @@ impl Longest {
                 .saturating_add(leeway),
             cookie: browsers.map(|endpoint| endpoint.profile.over(base).session_ttl).max().unwrap_or_default(),
         }
+    }
+
+    /// How long a client may present a refresh token or a cookie that it has.
+    pub(crate) fn refresh(&self) -> Duration {
+        self.idle.max(self.again).max(self.cookie)
     }
 }
 

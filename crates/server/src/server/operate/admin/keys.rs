@@ -8,6 +8,7 @@ use http::StatusCode;
 use rotogate::gate::JWKS_MAX_AGE;
 use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate_core::context::{Context, inherited};
+use rotogate_core::private_file;
 use rotogate_core::token::Algorithm;
 use rotogate_core::token::keyring::Keyring;
 use serde::{Deserialize, Serialize};
@@ -137,10 +138,10 @@ pub(crate) fn describe(keyring: &Keyring, folder: &Path) -> Keys {
 pub(super) struct RotateRequest {
     /// The algorithm of the new key. By default, that of `[issuer]`.
     #[serde(default)]
-    algorithm: Option<String>,
+    pub(super) algorithm: Option<String>,
     /// Whether to change the secret for refresh tokens instead.
     #[serde(default)]
-    refresh: bool,
+    pub(super) refresh: bool,
 }
 
 /// The checks that the operator overrides.
@@ -159,7 +160,7 @@ pub(crate) struct ChangedKey {
     pub(crate) state: OwnKeyState,
     /// The number of seconds for which the key is published before it signs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    signs_after: Option<u64>,
+    pub(super) signs_after: Option<u64>,
     /// What the operator must also do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) warning: Option<String>,
@@ -193,11 +194,21 @@ impl From<RollError> for Refusal {
     request_body = RotateRequest, responses((status = 202, description = "the key was added; it will sign later", body = ChangedKey))
 )]
 pub(super) async fn rotate(state: &AdminState, request: RotateRequest) -> AdminResult {
+    let mut response = ok(&begin_rotation(state, request).await?);
+    *response.status_mut() = StatusCode::ACCEPTED;
+    Ok(response)
+}
+
+/// Adds a key, and starts a task that promotes the key when it may sign.
+pub(super) async fn begin_rotation(state: &AdminState, request: RotateRequest) -> Result<ChangedKey, Refusal> {
     let RotateRequest { algorithm, refresh } = request;
     let algorithm = algorithm.map(|name| name.parse::<Algorithm>()).transpose();
     let algorithm = algorithm.map_err(|error| Refusal::new(Code::InvalidBody, format!("algorithm: {error}")))?;
     let Ok(turn) = Arc::clone(&state.rotating).try_lock_owned() else {
-        return Err(Refusal::new(Code::KeyInUse, "a key rotation is already running; `GET /v1/keys` shows the key"));
+        return Err(Refusal::new(
+            Code::KeyInUse,
+            "a key rotation is already running, and its new key does not sign yet",
+        ));
     };
     let config = state.config.load_full();
     let added = {
@@ -222,9 +233,50 @@ pub(super) async fn rotate(state: &AdminState, request: RotateRequest) -> AdminR
         drop(turn);
     }));
     let signs_after = (!refresh).then_some(JWKS_MAX_AGE.as_secs());
-    let mut response = ok(&ChangedKey { kid, state: OwnKeyState::Verifying, signs_after, warning: None });
-    *response.status_mut() = StatusCode::ACCEPTED;
-    Ok(response)
+    Ok(ChangedKey { kid, state: OwnKeyState::Verifying, signs_after, warning: None })
+}
+
+/// What a rotation would change.
+pub(super) struct RotationPreview {
+    /// The key or the secret in use.
+    pub(super) current: String,
+    /// The algorithm of the new key.
+    pub(super) algorithm: Algorithm,
+    /// How long a new key is published before it signs.
+    pub(super) signs_after: Duration,
+    /// How long tokens of the current key are valid after the change.
+    pub(super) valid_for: Duration,
+    /// When the last token of the current signing key expires, if every gate has the new key in time.
+    pub(super) last_token: Timestamp,
+    /// Whether the key folder must be copied to other gates.
+    pub(super) is_shared: bool,
+}
+
+pub(super) fn preview(state: &AdminState, refresh: bool) -> RotationPreview {
+    let (config, keyring) = (state.config.load(), state.gate.keyring());
+    let longest = key_roll::Longest::new(&config);
+    let (signs_after, now) = (JWKS_MAX_AGE, SystemTime::new().wall());
+    RotationPreview {
+        current: match refresh {
+            true => audit::refresh_name(keyring.refresh_keys().current()),
+            false => keyring.signer().kid().to_owned(),
+        },
+        algorithm: config.issuer.algorithm,
+        signs_after,
+        valid_for: if refresh { longest.refresh() } else { longest.access },
+        last_token: now.plus(signs_after).plus(longest.access),
+        is_shared: config.store.is_shared(),
+    }
+}
+
+/// Returns whether a new key waits until it may sign.
+pub(super) fn is_rotating(state: &AdminState) -> bool {
+    state.rotating.try_lock().is_err()
+}
+
+/// Returns why the gate cannot change its keys, or `None` if no obstacle is known.
+pub(super) fn unwritable(state: &AdminState) -> Option<String> {
+    private_file::unwritable(&state.config.load().issuer.keys).map(|(why, _)| why)
 }
 
 /// Makes a key the signing key. The status is 409 as long as a gate of the store, or another verifier, may not have the

@@ -96,8 +96,7 @@ pub(super) fn refresh_needed(
             _ => format!("the refresh tokens or cookies of {sessions} sessions were created with it"),
         });
     }
-    let unknown = longest.idle.max(longest.again).max(longest.cookie);
-    let known = if sessions.is_some() { longest.again } else { unknown };
+    let known = if sessions.is_some() { longest.again } else { longest.refresh() };
     let left = since(changed, nodes).plus(known).since(now);
     (left > Duration::ZERO)
         .then(|| format!("for another {}, clients may present refresh tokens that were created with it", rounded(left)))

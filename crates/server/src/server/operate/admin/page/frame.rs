@@ -10,7 +10,7 @@ pub(super) struct Frame {
     pub(super) name: String,
     pub(super) role: &'static str,
     pub(super) may_operate: bool,
-    /// Whether the operator may see a new API key's secret.
+    /// Whether the operator may see new secrets, and change users and keys.
     pub(super) may_mint: bool,
     pub(super) csrf: String,
     pub(super) notice: Option<String>,
@@ -33,6 +33,7 @@ const OVERVIEW: &str = "M1.5 8.5h3l2-5.5 3 10 2-4.5h3";
 const REFUSED: &str = "M8 14A6 6 0 1 0 8 2a6 6 0 0 0 0 12M3.8 3.8l8.4 8.4";
 const SESSIONS: &str = "M6 8a2.6 2.6 0 1 0 0-5.2A2.6 2.6 0 0 0 6 8M1.5 13.5c.4-2.3 2-3.6 4.5-3.6s4.1 1.3 4.5 3.6M11 3a2.6 2.6 0 0 1 \
                         0 4.8M12.3 10.2c1.3.5 2 1.7 2.2 3.3";
+const USERS: &str = "M8 7.5a2.8 2.8 0 1 0 0-5.6 2.8 2.8 0 0 0 0 5.6M2.5 14c.5-2.8 2.6-4.4 5.5-4.4s5 1.6 5.5 4.4";
 const EXPLAIN: &str =
     "M7 12A5 5 0 1 0 7 2a5 5 0 0 0 0 10M10.6 10.6l3.9 3.9M5.5 5.8a1.5 1.5 0 1 1 2.1 1.4q-.6.3-.6 1M7 9.8v.1";
 const EVENTS: &str = "M5.5 4h9M5.5 8h9M5.5 12h9M2 4h.1M2 8h.1M2 12h.1";
@@ -45,6 +46,7 @@ const VIEWS: &[ViewEntry] = &[
     entry("/ui/", "Overview", AdminRole::Viewer, OVERVIEW),
     entry("/ui/refused", "Refused", AdminRole::Viewer, REFUSED),
     entry("/ui/sessions", "Sessions", AdminRole::Viewer, SESSIONS),
+    entry("/ui/users", "Users", AdminRole::Viewer, USERS),
     entry("/ui/explain", "Explain", AdminRole::Operator, EXPLAIN),
     entry("/ui/events", "Events", AdminRole::Viewer, EVENTS),
     entry("/ui/routes", "Routes", AdminRole::Viewer, ROUTES),

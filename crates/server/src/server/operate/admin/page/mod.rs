@@ -35,12 +35,16 @@ mod advice;
 mod api_keys;
 mod charts;
 mod frame;
+mod keys;
 mod overview;
 mod refused;
+mod question;
+mod reload;
 mod request;
 mod search;
 mod sessions;
 mod sign_ins;
+mod users;
 pub(super) mod view;
 
 pub(crate) use sign_ins::SignIns;

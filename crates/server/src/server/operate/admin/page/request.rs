@@ -15,7 +15,7 @@ use super::frame::Frame;
 use super::overview::{self, Overview};
 use super::sessions::{revocation, sessions_in_words};
 use super::sign_ins::SignedIn;
-use super::view::{self, AuditLine, FormFields, link};
+use super::view::{self, AuditLine, FormFields, ReloadPart, link};
 use super::{SIGN_IN, Shown, cookie_header, html, in_folder, lead_to};
 use crate::log::recent::KEPT_LINES;
 use crate::server::operate::admin::events::{self, EventsQuery};
@@ -25,9 +25,7 @@ use crate::server::operate::admin::problem::{Code, Refusal};
 use crate::server::operate::admin::revocations;
 use crate::server::operate::admin::sessions::{self, SessionInfo};
 use crate::server::operate::admin::state::GateState;
-use crate::server::operate::admin::{
-    AdminState, Body, ExplainReport, configuration, guard, issuers, keys, shown, traffic,
-};
+use crate::server::operate::admin::{AdminState, Body, ExplainReport, guard, issuers, shown, traffic};
 use rotogate_config::AdminRole;
 
 const PAGE_LINES: usize = 100;
@@ -84,16 +82,19 @@ impl Request<'_> {
             }
             ["api-keys"] => self.api_keys(None).await,
             ["api-keys", id, what @ ("revoke" | "rotate")] => self.confirm_api_key(id, what).await,
-            ["keys"] => html(&view::KeysView { frame: self.frame("/ui/keys").await, keys: keys::list(state) }),
+            ["users"] => self.users(None).await,
+            ["users", "password"] => self.confirm_user("password").await,
+            ["users", "disable"] => self.confirm_user("disable").await,
+            ["keys"] => self.keys(None).await,
+            ["keys", rest @ ..] => self.confirm_key(rest).await,
             ["routes"] => html(&view::RoutesView {
                 frame: self.frame("/ui/routes").await,
                 routes: traffic::routes(state),
                 upstreams: traffic::upstreams(state).upstreams,
                 issuers: issuers::list(state).issuers,
             }),
-            ["config"] => {
-                html(&view::ConfigView { frame: self.frame("/ui/config").await, config: configuration::show(state) })
-            }
+            ["config"] => self.config(ReloadPart::default()).await,
+            ["config", "reload"] => self.confirm_reload().await,
             ["events"] => self.events().await,
             ["events", "stream"] => self.rows().await,
             _ => Err(nothing()),
@@ -137,6 +138,9 @@ impl Request<'_> {
                 self.done(&form, format!("{ended} {} of {whose} revoked.", sessions_in_words(ended)))
             }
             ["api-keys", rest @ ..] => self.change_api_keys(rest, &form).await,
+            ["users", rest @ ..] => self.change_users(rest, &form).await,
+            ["keys", rest @ ..] => self.change_keys(rest, &form).await,
+            ["config", rest @ ..] => self.change_config(rest, &form).await,
             ["explain"] => {
                 self.may(AdminRole::Operator)?;
                 let question = Question {
@@ -204,7 +208,8 @@ impl Request<'_> {
 
     /// Returns the view that is shown after the form. A target outside the page is ignored.
     pub(super) fn back(&self, form: &FormFields) -> String {
-        let is_listed = |back: &str| ["/ui/sessions", "/ui/api-keys"].iter().any(|view| back.starts_with(view));
+        let is_listed =
+            |back: &str| ["/ui/sessions", "/ui/api-keys", "/ui/users"].iter().any(|view| back.starts_with(view));
         let is_view = |back: &&str| is_listed(back) && back.bytes().all(|b| b.is_ascii_graphic());
         form.get("back").filter(is_view).unwrap_or("/ui/sessions").to_owned()
     }

@@ -11,10 +11,11 @@ use super::overview::{Overview, explained};
 use super::search::Search;
 use crate::server::build::issuers::IssuerReport;
 use crate::server::operate::admin::api_keys::{ApiKeyInfo, NewKeyAnswer};
-use crate::server::operate::admin::configuration::ConfigInfo;
+use crate::server::operate::admin::configuration::{CheckResult, ConfigInfo};
 use crate::server::operate::admin::explain::{ExplainedRule, Place, TokenClaims};
 use crate::server::operate::admin::keys::Keys;
 use crate::server::operate::admin::routes::RouteFigures;
+use crate::server::operate::admin::problem::Finding;
 use crate::server::operate::admin::sessions::{Page, SessionInfo, name_of};
 use crate::server::operate::admin::traffic::{RouteInfo, Routes, UpstreamInfo};
 use crate::server::operate::admin::{AdminState, ExplainReport};
@@ -152,6 +153,17 @@ pub(super) fn parts_of(place: &Place) -> (&str, String) {
 pub(super) struct KeysView {
     pub(super) frame: Frame,
     pub(super) keys: Keys,
+    pub(super) problem: Option<String>,
+    /// Why the gate cannot change its keys.
+    pub(super) read_only: Option<String>,
+    /// Whether a new key waits until it may sign.
+    pub(super) is_rotating: bool,
+}
+
+impl KeysView {
+    fn may_change(&self) -> bool {
+        self.frame.may_mint && self.read_only.is_none()
+    }
 }
 
 #[derive(Template)]
@@ -182,11 +194,30 @@ pub(super) struct RoutesView {
     pub(super) issuers: Vec<IssuerReport>,
 }
 
+/// The result of a check, or why a reload was refused.
+#[derive(Default)]
+pub(super) struct ReloadPart {
+    pub(super) checked: Option<CheckResult>,
+    pub(super) problem: Option<String>,
+    pub(super) errors: Vec<Finding>,
+}
+
+impl ReloadPart {
+    /// The errors and the warnings. The `bool` is true for a warning.
+    pub(super) fn findings(&self) -> Vec<(&Finding, bool)> {
+        let checked = self.checked.iter();
+        let errors = self.errors.iter().chain(checked.clone().flat_map(|checked| &checked.errors));
+        let warnings = checked.flat_map(|checked| &checked.warnings);
+        errors.map(|found| (found, false)).chain(warnings.map(|found| (found, true))).collect()
+    }
+}
+
 #[derive(Template)]
 #[template(path = "page/config.html")]
 pub(super) struct ConfigView {
     pub(super) frame: Frame,
     pub(super) config: ConfigInfo,
+    pub(super) reload: ReloadPart,
 }
 
 #[derive(Template)]

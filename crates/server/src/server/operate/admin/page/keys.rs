@@ -1,0 +1,130 @@
+//! The view of the gate's keys, and its forms.
+
+use super::question::{Question, refused};
+use super::request::{Request, nothing};
+use super::view::{self, FormFields};
+use super::{Shown, html, lead_to};
+use crate::server::operate::admin::keys::{self, ChangedKey, KeyRequest, RotateRequest, RotationPreview};
+use crate::server::operate::admin::problem::Refusal;
+use crate::server::operate::admin::{rfc3339, shown};
+use rotogate_config::AdminRole;
+use rotogate_core::clock::written;
+
+const VIEW: &str = "/ui/keys";
+
+impl Request<'_> {
+    /// `refusal` says why the keys were not changed.
+    pub(super) async fn keys(&self, refusal: Option<Refusal>) -> Shown {
+        let state = self.state;
+        let (code, problem) = refusal.map(|refusal| (refusal.code, refusal.detail)).unzip();
+        let view = html(&view::KeysView {
+            frame: self.frame(VIEW).await,
+            keys: keys::list(state),
+            problem,
+            read_only: keys::unwritable(state),
+            is_rotating: keys::is_rotating(state),
+        });
+        match code {
+            Some(code) => refused(view, code),
+            None => view,
+        }
+    }
+
+    pub(super) async fn confirm_key(&self, segments: &[&str]) -> Shown {
+        self.may(AdminRole::Admin)?;
+        let is_refresh = self.parameters().get("refresh").is_some();
+        let mut fields = Vec::new();
+        let (question, detail, button) = match segments {
+            ["rotate"] if is_refresh => {
+                fields.push(("refresh", "on".to_owned()));
+                let question = "Rotate the secret for refresh tokens?".to_owned();
+                (question, of_secret(&keys::preview(self.state, true)), "Rotate secret")
+            }
+            ["rotate"] => {
+                let question = "Rotate the signing key?".to_owned();
+                (question, of_signing_key(&keys::preview(self.state, false)), "Rotate key")
+            }
+            [kid, "promote"] => (
+                format!("Use {} for new tokens?", shown(kid)),
+                "The gate refuses this as long as another gate of the store, or another verifier, may not have the key. \
+                 Tokens of the key in use stay valid."
+                    .to_owned(),
+                "Promote key",
+            ),
+            [kid, "retire"] => (
+                format!("Remove {}?", shown(kid)),
+                "The file of the key is deleted. The gate refuses this as long as a token or a session may need the key."
+                    .to_owned(),
+                "Retire key",
+            ),
+            _ => return Err(nothing()),
+        };
+        let (action, back) = (format!("{VIEW}/{}", segments.join("/")), VIEW.to_owned());
+        self.ask(Question { view: VIEW, question, detail, action, fields, back, button }).await
+    }
+
+    pub(super) async fn change_keys(&self, segments: &[&str], form: &FormFields) -> Shown {
+        self.may(AdminRole::Admin)?;
+        let state = self.state;
+        let changed = match segments {
+            ["rotate"] => {
+                let request = RotateRequest { algorithm: None, refresh: form.get("refresh").is_some() };
+                keys::begin_rotation(state, request).await.map(|key| added(&key))
+            }
+            [kid, "promote"] => keys::promote(state, kid, KeyRequest { force: false })
+                .await
+                .map(|ChangedKey { kid, .. }| format!("{kid} is used for new tokens within a second.")),
+            [kid, "retire"] => keys::retire(state, kid, KeyRequest { force: false }).await.map(removed),
+            _ => return Err(nothing()),
+        };
+        match changed {
+            Ok(notice) => {
+                state.sign_ins.leave_notice(&self.caller, notice);
+                Ok(lead_to(VIEW))
+            }
+            Err(refusal) => self.keys(Some(refusal)).await,
+        }
+    }
+}
+
+fn of_signing_key(preview: &RotationPreview) -> String {
+    let RotationPreview { current, algorithm, signs_after, valid_for, last_token, is_shared } = preview;
+    let (after, valid) = (written(*signs_after), written(*valid_for));
+    let last = match is_shared {
+        true => format!(
+            "the last of them expires {valid} after the change. Copy the key folder to all gates of the store: the \
+             new key signs only when all of them have it"
+        ),
+        false => format!("the last of them expires by {}", rfc3339(*last_token)),
+    };
+    format!(
+        "The gate publishes a new {algorithm} key at once, and signs with it after {after}. Until then, {current} \
+         signs. Tokens of {current} stay valid until they expire: {last}."
+    )
+}
+
+fn of_secret(preview: &RotationPreview) -> String {
+    let RotationPreview { current, valid_for, is_shared, .. } = preview;
+    let valid = written(*valid_for);
+    let when = match is_shared {
+        true => "when all gates of the store have it: copy the key folder to all of them",
+        false => "at once",
+    };
+    format!(
+        "The gate adds a new secret, and uses it for new tokens and cookies {when}. Refresh tokens of {current} stay \
+         valid until they are used or expire, at most {valid}. Sessions do not end."
+    )
+}
+
+fn added(key: &ChangedKey) -> String {
+    let kid = &key.kid;
+    match key.signs_after {
+        Some(after) => format!("{kid} was added. It is published now, and signs after {after} seconds."),
+        None => format!("{kid} was added. New tokens use it as soon as all gates of the store have it."),
+    }
+}
+
+fn removed(key: ChangedKey) -> String {
+    let warning = key.warning.map(|warning| format!(" {warning}")).unwrap_or_default();
+    format!("{} was removed. Remove it at the other gates of the store as well.{warning}", key.kid)
+}
