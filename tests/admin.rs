@@ -3,6 +3,7 @@
 mod crowd;
 mod document;
 mod guard;
+mod manage;
 mod operations;
 pub(crate) mod page;
 mod paging;

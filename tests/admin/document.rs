@@ -109,6 +109,10 @@ async fn o45_p49_every_operation_answers_as_the_document_says_errors_too() {
         case("POST", "/v1/issuers/{name}/drop", "/v1/issuers/away/drop", ""),
         case("POST", "/v1/sessions/{id}/revoke", format!("/v1/sessions/{session}/revoke"), ""),
         case("POST", "/v1/revocations", "/v1/revocations", "{\"all\":true}"),
+        case("GET", "/v1/users", "/v1/users?name=dem&limit=1", ""),
+        case("POST", "/v1/users", "/v1/users", "{\"user\":\"ada\",\"scopes\":\"read\"}"),
+        case("POST", "/v1/users/password", "/v1/users/password", "{\"user\":\"demo\"}"),
+        case("POST", "/v1/users/enable", "/v1/users/enable", "{\"user\":\"demo\"}"),
         case("POST", "/v1/users/disable", "/v1/users/disable", "{\"user\":\"demo\"}"),
         // A key that is retired by force takes along what was not written with the newer one.
         case("POST", "/v1/keys/rotate", "/v1/keys/rotate", "{\"refresh\":true}"),

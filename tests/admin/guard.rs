@@ -12,7 +12,7 @@ const VIEWER: &str = "the-viewer-token-of-the-tests-0001";
 const OPERATOR: &str = "the-operator-token-of-the-tests-01";
 
 /// Every operation with a change, and its request.
-const CHANGES: [(&str, &str, &str); 16] = [
+const CHANGES: [(&str, &str, &str); 19] = [
     ("/v1/sessions/SESSION/revoke", "", "operator"),
     ("/v1/revocations", "{\"all\":true}", "operator"),
     ("/v1/issuers/x/refresh", "", "operator"),
@@ -25,6 +25,9 @@ const CHANGES: [(&str, &str, &str); 16] = [
     ("/v1/api-keys/leaked", "{\"keys\":[]}", "operator"),
     ("/v1/api-keys", "{\"user\":\"demo\",\"name\":\"x\"}", "admin"),
     ("/v1/api-keys/x/rotate", "{}", "admin"),
+    ("/v1/users", "{\"user\":\"eve\"}", "admin"),
+    ("/v1/users/password", "{\"user\":\"demo\"}", "admin"),
+    ("/v1/users/enable", "{\"user\":\"demo\"}", "admin"),
     ("/v1/store/backup", "", "admin"),
     ("/v1/keys/rotate", "{}", "admin"),
     ("/v1/keys/refresh-1/promote", "{}", "admin"),
@@ -35,6 +38,7 @@ const VIEWS: [&str; 11] = [
     "/v1/sessions",
     "/v1/sessions/SESSION",
     "/v1/revocations",
+    "/v1/users",
     "/v1/keys",
     "/v1/routes",
     "/v1/upstreams",

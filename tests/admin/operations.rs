@@ -131,6 +131,8 @@ async fn a_reload_says_what_came_of_it_and_a_broken_file_changes_nothing() {
     let checked = admin.post("/v1/config/check", "").await.json();
     assert_eq!((&checked["ok"], &checked["errors"]), (&true.into(), &json!([])), "{checked}");
     assert_eq!(checked["changed"], json!(["server.max_connections", "server.workers"]), "{checked}");
+    assert_eq!((&checked["changes"][0]["new"], &checked["changes"][0]["restart"]), (&77.into(), &false.into()));
+    assert_eq!((&checked["changes"][1]["new"], &checked["changes"][1]["restart"]), (&3.into(), &true.into()));
     let reloaded = admin.post("/v1/config/reload", "").await;
     assert_eq!(reloaded.status, StatusCode::OK, "{reloaded:?}");
     let reloaded = reloaded.json();

@@ -9,8 +9,17 @@ use super::{Ask, admin_token, events, with_tokens, write_token};
 
 pub(super) const VIEWER: &str = "the-viewer-token-of-the-page-00001";
 pub(super) const OPERATOR: &str = "the-operator-token-of-the-page-001";
-const VIEWS: [&str; 8] =
-    ["/ui/", "/ui/refused", "/ui/sessions", "/ui/keys", "/ui/api-keys", "/ui/routes", "/ui/config", "/ui/events"];
+const VIEWS: [&str; 9] = [
+    "/ui/",
+    "/ui/refused",
+    "/ui/sessions",
+    "/ui/users",
+    "/ui/keys",
+    "/ui/api-keys",
+    "/ui/routes",
+    "/ui/config",
+    "/ui/events",
+];
 
 /// A browser without script: it keeps cookies, and sends forms unchanged.
 pub(crate) struct Browser<'a> {
@@ -18,7 +27,7 @@ pub(crate) struct Browser<'a> {
     cookies: Vec<(String, String)>,
     /// The name of the folder of the sign-in, which paths here do not have.
     place: Option<String>,
-    headers: Vec<(&'a str, &'a str)>,
+    pub(super) headers: Vec<(&'a str, &'a str)>,
 }
 
 impl<'a> Browser<'a> {

@@ -56,9 +56,10 @@ async fn a_reload_by_command_takes_a_route_and_says_what_it_took_or_where_the_fi
     let line = good.lines().count() + 4;
     assert_eq!(ran.code, Some(2));
     assert!(ran.stderr.contains(&format!("gateway.toml:{line}:12: routes[2].upstream")), "{ran:?}");
+    assert!(ran.stderr.ends_with("\nnothing was reloaded: the old configuration stays in use\n"), "{ran:?}");
     place.write_config(&format!("{good}{}", token_that_is_too_short(&place)));
     let said = place.fails(&["reload"], "");
-    assert!(said.contains("the old one stays in force"), "{said}");
+    assert!(said.contains("the configuration is invalid, so the old configuration stays in use"), "{said}");
     assert!(said.contains(&format!("gateway.toml:{line}: admin.tokens[0].file: ")), "{said}");
     assert_eq!(added(&gate).await, StatusCode::OK, "nothing has changed");
 

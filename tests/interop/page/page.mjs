@@ -14,7 +14,9 @@ const browser = await chromium.launch({
   executablePath: scene.chromium,
   args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-proxy-server"],
 });
-const VIEWS = ["/ui/", "/ui/refused", "/ui/sessions", "/ui/explain", "/ui/keys", "/ui/api-keys", "/ui/routes", "/ui/config", "/ui/events"];
+const VIEWS = [
+  "/ui/", "/ui/refused", "/ui/sessions", "/ui/users", "/ui/explain", "/ui/keys", "/ui/api-keys", "/ui/routes", "/ui/config", "/ui/events",
+];
 const XSS = "<img src=x onerror=document.title='hacked'>";
 const CONSENT = "Revoke session";
 
