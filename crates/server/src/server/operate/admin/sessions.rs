@@ -5,7 +5,7 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::newest::newest_before;
+use super::newest::{FIRST_WINDOW, newest_before};
 use super::problem::{Code, Refusal};
 use super::revocations::{RevocationReport, subject_of};
 use super::{AdminState, events, page_size, rfc3339, shown};
@@ -19,7 +19,9 @@ use rotogate_core::store::Filter;
 const MAX_PAGE_SESSIONS: usize = 1000;
 /// How many sessions are read for one page. If few of them match the filter, the page is short.
 const MAX_READ_SESSIONS: usize = 20_000;
-/// How many sessions are read for one page in newest-first order.
+/// How many sessions are read at once, at first. Most filters match most sessions.
+const READ_AT_ONCE: usize = 100;
+/// How many sessions are read at once in newest-first order.
 const NEWEST_AT_ONCE: usize = 250;
 
 /// A session as an operator sees it, without its secret. Times are in RFC 3339.
@@ -235,12 +237,12 @@ pub(super) async fn list(state: &AdminState, query: SessionsQuery) -> Result<Pag
             && status.is_none_or(|status| status.is(status_of(gate, session)))
     };
     let is_filtered = account.is_some() || client.is_some() || dialect.is_some() || status.is_some();
-    let at_once = if is_filtered { MAX_PAGE_SESSIONS } else { limit };
+    let mut at_once = if is_filtered { limit.max(READ_AT_ONCE) } else { limit };
     let sessions = gate.sessions();
-    let (mut found, mut read) = (Vec::new(), 0);
+    let (mut found, mut read, mut window) = (Vec::new(), 0, FIRST_WINDOW);
     loop {
         let page = match is_newest_first {
-            true => newest_before(&sessions, &filter, after, at_once.min(NEWEST_AT_ONCE)).await,
+            true => newest_before(&sessions, &filter, after, at_once.min(NEWEST_AT_ONCE), &mut window).await,
             false => sessions.list(filter.clone(), after, at_once).await,
         };
         let page = page.map_err(Refusal::of_store)?;
@@ -266,7 +268,7 @@ pub(super) async fn list(state: &AdminState, query: SessionsQuery) -> Result<Pag
         }
         read += page.sessions.len();
         match page.next {
-            Some(next) if read < MAX_READ_SESSIONS => after = Some(next),
+            Some(next) if read < MAX_READ_SESSIONS => (after, at_once) = (Some(next), MAX_PAGE_SESSIONS),
             next => return Ok(Page { sessions: found, next: next.map(|id| id.to_string()) }),
         }
     }

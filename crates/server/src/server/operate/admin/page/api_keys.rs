@@ -42,17 +42,19 @@ impl Request<'_> {
     pub(super) async fn confirm_api_key(&self, id: &str, what: &str) -> Shown {
         self.may(role_to(what))?;
         let back = self.back(&self.parameters());
-        let (question, button) = match what {
-            "revoke" => ("is refused from the next request on", "Revoke key"),
-            _ => ("stays valid for the overlap, and the new key is shown only once", "Rotate key"),
+        let (detail, verb) = match what {
+            "revoke" => ("It is refused from the next request on.", "Revoke"),
+            _ => ("It stays valid for the overlap. The new key is shown only once.", "Rotate"),
         };
         html(&view::ConfirmView {
             frame: self.frame(VIEW).await,
-            question: format!("{button} {}? It {question}.", shown(id)),
+            question: format!("{verb} this key?"),
+            detail: detail.to_owned(),
+            about: shown(id),
             action: format!("{VIEW}/{id}/{what}"),
             fields: vec![("back", back.clone())],
             back,
-            button: button.to_owned(),
+            button: format!("{verb} key"),
         })
     }
 

@@ -34,6 +34,7 @@ use view::FormFields;
 mod advice;
 mod api_keys;
 mod charts;
+mod config;
 mod frame;
 mod keys;
 mod overview;

@@ -1,5 +1,5 @@
-// The page works without this script. It asks before it revokes in a dialog, and shows new figures and new lines of the audit
-// log, which come as markup of the gate.
+// The page works without this script. It asks before it revokes in a dialog, filters settings, and shows new figures and new
+// lines of the audit log, which come as markup of the gate.
 "use strict";
 
 const dialog = document.getElementById("confirm");
@@ -17,8 +17,12 @@ for (const form of document.querySelectorAll("form[data-confirm]")) {
       [copy.type, copy.name, copy.value, copy.dataset.copied] = ["hidden", field.name, field.value, ""];
       post.append(copy);
     }
-    const number = selected.length > 0 ? `${selected.length} selected: ` : "";
-    document.getElementById("question").textContent = number + form.dataset.confirm;
+    const { confirm, detail = "", about = "" } = form.dataset;
+    const number = selected.length === 1 ? "the selected session" : `${selected.length} selected sessions`;
+    const question = selected.length > 0 ? confirm.replace("the selected sessions", number) : confirm;
+    for (const [id, text] of [["question", question], ["question-detail", detail], ["question-about", about]]) {
+      document.getElementById(id).textContent = text;
+    }
     dialog.querySelector("button.danger").textContent = form.dataset.do;
     dialog.showModal();
   });
@@ -73,4 +77,31 @@ if (follower && lines) {
   });
   follower.after(pause);
   follow();
+}
+
+// The settings that match, at once. Without a filter: what the view showed first.
+const filter = document.getElementById("filter");
+if (filter) {
+  const sections = [...document.querySelectorAll("details.section")];
+  const hasAll = "all" in document.getElementById("sections").dataset;
+  const counted = (number) => `${number} setting${number === 1 ? "" : "s"}`;
+  const isNarrow = () => matchMedia("(max-width: 40rem)").matches;
+  const fold = () => sections.forEach((section) => (section.open = !isNarrow() || filter.value.trim() !== ""));
+  filter.addEventListener("input", () => {
+    const words = filter.value.toLowerCase().split(/\s+/).filter((word) => word);
+    let all = 0;
+    for (const section of sections) {
+      const rows = [...section.querySelectorAll("tbody tr")];
+      const isShown = (row) => words.every((word) => row.textContent.toLowerCase().includes(word));
+      for (const row of rows) row.hidden = words.length > 0 ? !isShown(row) : row.className === "default" && !hasAll;
+      const number = rows.filter((row) => !row.hidden).length;
+      section.hidden = number === 0;
+      section.querySelector("summary .hint").textContent = counted(number);
+      all += number;
+    }
+    document.getElementById("number").textContent = counted(all);
+    document.getElementById("nothing").hidden = all > 0;
+    fold();
+  });
+  fold();
 }

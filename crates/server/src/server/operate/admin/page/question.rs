@@ -24,7 +24,9 @@ impl Request<'_> {
         let Question { view, question, detail, action, fields, back, button } = asked;
         html(&ConfirmView {
             frame: self.frame(view).await,
-            question: format!("{question} {detail}"),
+            question,
+            detail,
+            about: String::new(),
             action,
             fields,
             back,

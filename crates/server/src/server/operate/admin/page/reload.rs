@@ -1,5 +1,6 @@
 //! The part of the view of the configuration that checks the file and reloads it.
 
+use super::config::Settings;
 use super::question::{Question, refused};
 use super::request::{Request, nothing};
 use super::view::{self, FormFields, ReloadPart};
@@ -41,8 +42,9 @@ impl ConfigChange {
 
 impl Request<'_> {
     pub(super) async fn config(&self, reload: ReloadPart) -> Shown {
-        let config = configuration::show(self.state);
-        html(&view::ConfigView { frame: self.frame(VIEW).await, config, reload })
+        let (config, parameters) = (configuration::show(self.state), self.parameters());
+        let settings = Settings::new(&config, parameters.text("q"), parameters.text("show"));
+        html(&view::ConfigView { frame: self.frame(VIEW).await, config, reload, settings })
     }
 
     /// Shows what would change, once more.

@@ -28,7 +28,7 @@ use crate::server::operate::admin::state::GateState;
 use crate::server::operate::admin::{AdminState, Body, ExplainReport, guard, issuers, shown, traffic};
 use rotogate_config::AdminRole;
 
-const PAGE_LINES: usize = 100;
+const PAGE_LINES: usize = 60;
 /// The maximum duration of an event stream. Afterwards the browser connects again, and the gate checks the cookie
 /// again.
 const STREAM: Duration = Duration::from_secs(60);
@@ -68,7 +68,9 @@ impl Request<'_> {
                 let whose = name.map_or_else(String::new, |name| format!(" of {name}"));
                 html(&view::ConfirmView {
                     frame: self.frame("/ui/sessions").await,
-                    question: format!("Revoke session {id}{whose}? Its tokens are refused from the next request on."),
+                    question: "Revoke this session?".to_owned(),
+                    detail: "Its tokens are refused from the next request on.".to_owned(),
+                    about: format!("{id}{whose}"),
                     action: format!("/ui/sessions/{id}/revoke"),
                     fields: vec![("back", back.clone())],
                     back,

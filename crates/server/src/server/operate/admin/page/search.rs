@@ -64,6 +64,12 @@ impl Search {
         if self.status.is_empty() { "live" } else { &self.status }
     }
 
+    /// Returns whether the search finds every live session of the user that `field` (`user` or `subject`) names.
+    pub(super) fn finds_all_live(&self, field: &str) -> bool {
+        let is_of_all_accounts = field == "user" || self.account.is_empty();
+        self.client.is_empty() && is_of_all_accounts && matches!(self.status(), "live" | "any")
+    }
+
     /// `newest` or `oldest`, whichever is first.
     pub(super) fn order(&self) -> &'static str {
         if self.order == "oldest" { "oldest" } else { "newest" }
@@ -183,6 +189,20 @@ mod tests {
         let query = found.query("ada", "", "", "50");
         assert_eq!((query.user.as_deref(), query.status.as_deref()), (Some("ada"), Some("ended")));
         assert!(search("status=any").query("", "", "", "50").status.is_none());
+    }
+
+    #[test]
+    fn a_search_by_user_or_status_finds_all_live_sessions() {
+        for (query, field, finds_all) in [
+            ("q=ada", "user", true),
+            ("q=ada&status=any", "user", true),
+            ("q=ada&account=acme", "user", true),
+            ("subject=ada&account=acme", "subject", false),
+            ("q=ada&status=ended", "user", false),
+            ("q=ada+client:web", "user", false),
+        ] {
+            assert_eq!(search(query).finds_all_live(field), finds_all, "{query}");
+        }
     }
 
     #[test]

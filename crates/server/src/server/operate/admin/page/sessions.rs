@@ -12,7 +12,8 @@ use crate::server::operate::admin::shown;
 use rotogate_config::AdminRole;
 use rotogate_core::session::SessionId;
 
-const PAGE_SESSIONS: &str = "50";
+const PAGE_SESSIONS: &str = "25";
+const REFUSED_NOW: &str = "Their tokens are refused from the next request on.";
 
 /// `user` or `subject`, and the name or the subject.
 type SearchedUser<'a> = (&'static str, &'a str);
@@ -39,7 +40,7 @@ impl Request<'_> {
         let more = if next.is_some() { " on this page" } else { "" };
         html(&view::SessionsView {
             frame: self.frame("/ui/sessions").await,
-            all: self.all_of(whose, &search).await,
+            all: self.all_of(whose, &search, page.as_ref().filter(|_| cursor.is_empty())),
             back: search.path(cursor),
             count: format!("{count} {}{more}, the {} first", sessions_in_words(count), search.order()),
             live: state.history.live_sessions().map_or_else(String::new, LiveSessions::in_words),
@@ -94,27 +95,22 @@ impl Request<'_> {
         }
     }
 
-    /// Offers to revoke all sessions of the user that the operator searched for.
-    async fn all_of(&self, whose: Option<SearchedUser<'_>>, search: &Search) -> Option<RevokeAll> {
+    /// Offers to revoke all sessions of the user that the operator searched for. The number is known if `first`, the
+    /// first page, has all of them: a user's thousands of sessions are not counted for each view.
+    fn all_of(&self, whose: Option<SearchedUser<'_>>, search: &Search, first: Option<&Page>) -> Option<RevokeAll> {
         self.may(AdminRole::Operator).ok()?;
         let (field, value) = whose?;
-        self.offer(field, value, &search.account).await.ok().flatten()
+        let has_all = |page: &&Page| page.next.is_none() && search.finds_all_live(field);
+        let live =
+            first.filter(has_all).map(|page| page.sessions.iter().filter(|it| it.status == "live").count() as u64);
+        (live != Some(0)).then(|| RevokeAll::new(live, (field, value), &search.account))
     }
 
     async fn offer(&self, field: &'static str, value: &str, account: &str) -> Result<Option<RevokeAll>, Refusal> {
         let account = Some(account).filter(|account| field == "user" && !account.is_empty());
         let request = RevocationRequest { dry_run: true, ..named(field, value, account) };
         let live = revocations::revoke(self.state, request).await?.ended;
-        let (words, whose) = (sessions_in_words(live), shown(value));
-        Ok((live > 0).then(|| RevokeAll {
-            question: format!(
-                "Revoke all {live} live {words} of {whose}? Their tokens are refused from the next request on."
-            ),
-            button: format!("Revoke all {live} {words}"),
-            field,
-            value: value.to_owned(),
-            account: account.unwrap_or_default().to_owned(),
-        }))
+        Ok((live > 0).then(|| RevokeAll::new(Some(live), (field, value), account.unwrap_or_default())))
     }
 
     pub(super) async fn confirm_several(&self) -> Shown {
@@ -128,7 +124,9 @@ impl Request<'_> {
         let own = [("back", back.clone())];
         html(&view::ConfirmView {
             frame: self.frame("/ui/sessions").await,
-            question: format!("Revoke {number} selected {words}? Their tokens are refused from the next request on."),
+            question: format!("Revoke {number} selected {words}?"),
+            detail: REFUSED_NOW.to_owned(),
+            about: String::new(),
             action: "/ui/sessions/revoke".to_owned(),
             fields: own.into_iter().chain(ids.iter().map(|id| ("id", (*id).to_owned()))).collect(),
             back,
@@ -149,12 +147,14 @@ impl Request<'_> {
             Some(_) => self.back(&parameters),
             None => link("/ui/sessions", &[(field, value), ("account", account)]),
         };
-        let Some(RevokeAll { question, button, account, .. }) = self.offer(field, value, account).await? else {
+        let Some(RevokeAll { question, detail, button, account, .. }) = self.offer(field, value, account).await? else {
             return Ok(lead_to(&back));
         };
         html(&view::ConfirmView {
             frame: self.frame("/ui/sessions").await,
             question,
+            detail: detail.to_owned(),
+            about: String::new(),
             action: "/ui/revocations".to_owned(),
             fields: vec![(field, value.to_owned()), ("account", account), ("back", back.clone())],
             back,
@@ -171,6 +171,22 @@ impl Request<'_> {
             history: AuditLine::all(self.state, &detail.history),
             session: detail.session,
         })
+    }
+}
+
+impl RevokeAll {
+    fn new(live: Option<u64>, (field, value): SearchedUser<'_>, account: &str) -> Self {
+        let whose = shown(value);
+        let (question, button) = match live {
+            Some(live) => {
+                let words = sessions_in_words(live);
+                (format!("Revoke all {live} live {words} of {whose}?"), format!("Revoke all {live} {words}"))
+            }
+            None => (format!("Revoke all live sessions of {whose}?"), "Revoke all sessions".to_owned()),
+        };
+        // Only a user's name needs the account.
+        let account = if field == "user" { account.to_owned() } else { String::new() };
+        Self { question, detail: REFUSED_NOW, button, field, value: value.to_owned(), account }
     }
 }
 

@@ -6,6 +6,7 @@ use askama::Template;
 use serde_json::Value;
 
 use super::charts::Unit;
+use super::config::Settings;
 use super::frame::Frame;
 use super::overview::{Overview, explained};
 use super::search::Search;
@@ -66,6 +67,7 @@ pub(super) struct OutcomeView {
 
 pub(super) struct RevokeAll {
     pub(super) question: String,
+    pub(super) detail: &'static str,
     pub(super) button: String,
     pub(super) field: &'static str,
     pub(super) value: String,
@@ -101,7 +103,12 @@ pub(super) struct SessionView {
 #[template(path = "page/confirm.html")]
 pub(super) struct ConfirmView {
     pub(super) frame: Frame,
+    /// A short question.
     pub(super) question: String,
+    /// What the change does.
+    pub(super) detail: String,
+    /// The id or the name of the target. Empty if the question says enough.
+    pub(super) about: String,
     pub(super) action: String,
     pub(super) fields: Vec<(&'static str, String)>,
     pub(super) back: String,
@@ -218,6 +225,7 @@ pub(super) struct ConfigView {
     pub(super) frame: Frame,
     pub(super) config: ConfigInfo,
     pub(super) reload: ReloadPart,
+    pub(super) settings: Settings,
 }
 
 #[derive(Template)]
@@ -251,6 +259,9 @@ pub(super) struct AuditLine {
     pub(super) subject: String,
     pub(super) rest: String,
 }
+
+/// A longer id is shortened.
+const LONGEST_ID: usize = 16;
 
 const NOT_REST: [&str; 19] = [
     "timestamp",
@@ -373,6 +384,17 @@ pub(super) fn link(path: &str, parameters: &[(&str, &str)]) -> String {
     if is_any { format!("{path}?{}", query.finish()) } else { path.to_owned() }
 }
 
+/// Splits an id into its first eight characters, its middle, and its last four. A short id has no middle.
+pub(super) fn shortened(id: &str) -> (&str, &str, &str) {
+    let at = |character: Option<(usize, char)>| character.map_or(id.len(), |(at, _)| at);
+    if id.chars().count() <= LONGEST_ID {
+        return (id, "", "");
+    }
+    let (head, rest) = id.split_at(at(id.char_indices().nth(8)));
+    let (middle, tail) = rest.split_at(at(id.char_indices().nth_back(3)) - head.len());
+    (head, middle, tail)
+}
+
 #[derive(Default)]
 pub(super) struct FormFields(BTreeMap<String, String>);
 
@@ -413,6 +435,13 @@ impl FormFields {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_id_is_shortened_to_its_ends() {
+        assert_eq!(shortened("01a22ec5-1722-7a4d-bbad-e1421f43043e"), ("01a22ec5", "-1722-7a4d-bbad-e1421f43", "043e"));
+        assert_eq!(shortened("äöüäöüäöü-äöüäöüäöü"), ("äöüäöüäö", "ü-äöüäö", "üäöü"));
+        assert_eq!([shortened("op|ada"), shortened("")], [("op|ada", "", ""), ("", "", "")]);
+    }
 
     #[test]
     fn p56_values_are_text_and_never_markup() {
