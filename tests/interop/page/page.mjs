@@ -88,9 +88,39 @@ const areDrawn = async (page) => {
   const box = await chart.locator(".u-over").boundingBox();
   await page.mouse.move(box.x + box.width - 1, box.y + 20);
   await tip.getByText(/^\d\d:\d\d:\d\d$/).waitFor();
+  // The crosshair is at a moment that has figures, and the lines begin at the left edge.
+  const isAtFigures = await page.evaluate(() => {
+    const [line, over] = ["#chart-requests .u-cursor-x", "#chart-requests .u-over"].map((it) => document.querySelector(it).getBoundingClientRect());
+    const { every, span } = JSON.parse(document.querySelector("#chart-requests .plot").dataset.plot);
+    const steps = ((over.right - line.left) / over.width) * (span / every);
+    return Math.abs(steps - Math.round(steps)) * (over.width / (span / every)) < 2;
+  });
+  assert.ok(isAtFigures, "the crosshair snaps to the figures");
   await chart.getByText("Figures as a table").click();
   await chart.getByRole("cell", { name: "req/s" }).first().waitFor();
   await page.mouse.move(0, 0);
+};
+
+/** The filter of settings works at once. It also finds defaults. */
+const areFiltered = async (page) => {
+  await page.goto(at("/ui/config"));
+  const rows = page.locator("details.section tbody tr:visible");
+  const number = await rows.count();
+  const said = page.locator("#number");
+  assert.equal(await said.textContent(), `${number} settings`);
+  await page.getByLabel("Find settings").fill("SERVER workers");
+  await said.getByText("1 setting", { exact: true }).waitFor();
+  assert.match(await rows.textContent(), /server\.workers.*default/);
+  await page.getByLabel("Find settings").fill("no such setting");
+  await page.getByText("No setting matches").waitFor();
+  await isSound(page, "no setting");
+  await page.getByLabel("Find settings").fill("");
+  await said.getByText(`${number} settings`).waitFor();
+  // By the button, a view of the gate's has the same settings.
+  await page.getByLabel("Find settings").fill("SERVER workers");
+  await page.keyboard.press("Enter");
+  await page.waitForURL(/q=SERVER/);
+  assert.equal(await rows.count(), 1);
 };
 
 /** No word is broken, nothing is outside the viewport, and no control is covered. */
@@ -170,7 +200,8 @@ const rowOf = (page, id) => page.locator("tbody tr", { has: page.locator(`a[href
   await search(page);
   assert.equal(await rowOf(page, id).locator(".agent").textContent(), XSS, "a user agent is text");
   await rowOf(page, id).getByRole("button").click();
-  await page.getByRole("heading", { level: 1, name: CONSENT }).waitFor();
+  await page.getByRole("heading", { level: 1, name: "Revoke this session?" }).waitFor();
+  await page.getByText(id, { exact: false }).waitFor();
   assert.equal(await status(access), 200, "asked first");
   await page.getByRole("button", { name: CONSENT }).click();
   await page.getByRole("status").filter({ hasText: `Session ${id} revoked` }).waitFor();
@@ -199,6 +230,7 @@ for (const colorScheme of ["light", "dark"]) {
     await page.goto(at(view));
     await isSound(page, `${view} ${colorScheme}`);
   }
+  await areFiltered(page);
   // A key whose name is markup, shown once.
   await page.goto(at("/ui/api-keys"));
   await page.getByLabel("Name", { exact: true }).fill(XSS);

@@ -3,9 +3,10 @@
 "use strict";
 
 const charts = (() => {
-  const QUARTER = 900;
   /** A line continues over up to so many steps without a value. charts.rs has the same number. */
   const MAX_GAP = 6;
+  /** The width of the labels at the left, as in page.css. */
+  const GUTTER = 56;
   const cursor = uPlot.sync("overview");
   const drawn = new Map();
 
@@ -23,7 +24,7 @@ const charts = (() => {
   };
 
   /** Shows the figures at the cursor. */
-  const tip = (names, unit) => {
+  const tip = (names, classes, unit) => {
     const box = document.createElement("div");
     box.className = "tip";
     box.hidden = true;
@@ -33,9 +34,9 @@ const charts = (() => {
       // The other charts show only the same moment.
       box.hidden = idx == null || left < 0 || !plot.over.closest(".plot").matches(":hover, :focus");
       if (box.hidden) return;
-      const lines = names.map((name, line) => `${name}: ${number(plot.data[line + 1][idx], unit)}`);
-      const at = clock(plot.data[0][idx], { second: "2-digit" });
-      box.replaceChildren(...[at, ...lines].map((line) => Object.assign(document.createElement("div"), { textContent: line })));
+      const line = (textContent, className) => Object.assign(document.createElement("div"), { textContent, className });
+      const lines = names.map((name, at) => line(`${name}: ${number(plot.data[at + 1][idx], unit)}`, classes[at]));
+      box.replaceChildren(line(clock(plot.data[0][idx], { second: "2-digit" }), ""), ...lines);
       const room = plot.over.clientWidth - left;
       box.style.left = room < box.offsetWidth + 24 ? `${left - box.offsetWidth - 12}px` : `${left + 12}px`;
       box.style.top = `${Math.max(0, Math.min(top, plot.over.clientHeight - box.offsetHeight))}px`;
@@ -43,6 +44,11 @@ const charts = (() => {
     return { hooks: { init: (plot) => plot.over.append(box), setCursor: show } };
   };
 
+  /** Is there room for the label of a time? */
+  const isInside = (plot, time) => {
+    const left = plot.valToPos(time, "x");
+    return left > 16 && left < plot.over.clientWidth - 32;
+  };
   /** The width of a step on the canvas. */
   const step = (plot) => plot.valToPos(plot.end, "x", true) - plot.valToPos(plot.end - plot.every, "x", true);
   /** The places of values without a neighbour, which have no line. */
@@ -52,12 +58,21 @@ const charts = (() => {
     return values.map((value, place) => (value != null && isAlone(place) ? place : -1)).filter((place) => place >= 0);
   };
 
+  /** The moment of the figures that are nearest to the cursor. */
+  const snap = (plot, left, top) => {
+    const times = plot.data[0];
+    return left < 0 || !times?.length ? [left, top] : [plot.valToPos(times[plot.posToIdx(left)], "x"), top];
+  };
+
   const options = (place, { unit }, names, classes) => {
     const text = () => colour("--soft");
-    const axis = { stroke: text, font: "12px system-ui, sans-serif", ticks: { show: false }, grid: { stroke: () => colour("--line"), width: 1 } };
+    const font = `12px ${getComputedStyle(document.body).fontFamily}`;
+    const axis = { stroke: text, font, ticks: { show: false }, grid: { stroke: () => colour("--line"), width: 1 } };
+    const stroke = (line) => colour({ first: "--accent", second: "--second", third: "--third" }[classes[line]]);
     const series = names.map((label, line) => ({
       label,
-      stroke: () => colour({ first: "--accent", second: "--second", third: "--third" }[classes[line]]),
+      stroke: () => stroke(line),
+      fill: () => (line === 0 ? `${stroke(line)}1a` : undefined),
       width: 2,
       gaps: (plot, _line, _from, _to, gaps) => gaps.filter(([from, to]) => to - from > (MAX_GAP + 0.5) * step(plot)),
       points: { size: 5, show: true, filter: (plot, line) => alone(plot.data[line]) },
@@ -67,19 +82,18 @@ const charts = (() => {
       width: place.clientWidth,
       height: place.clientHeight,
       legend: { show: false },
-      padding: [8, 20, 0, 0],
-      // Nothing is near in a time without figures.
-      cursor: { dataIdx: (plot, _line, near, time) => (Math.abs(plot.data[0][near] - time) > 2 * plot.every ? null : near), sync: { key: cursor.key }, y: false, drag: { x: false, y: false }, points: { size: 7 } },
+      padding: [8, 0, 0, 0],
+      cursor: { move: snap, sync: { key: cursor.key }, y: false, drag: { x: false, y: false }, points: { size: 8, fill: (_, line) => stroke(line - 1) } },
       scales: {
-        x: { time: true, range: (plot) => [plot.end - QUARTER, plot.end] },
+        x: { time: true, range: (plot) => [plot.end - plot.span, plot.end] },
         y: { range: (_, low, high) => [0, high > 0 ? uPlot.rangeNum(0, high, 0.1, true)[1] : 1] },
       },
       axes: [
-        { ...axis, size: 28, space: 70, values: (_, times) => times.map((time) => clock(time)) },
-        { ...axis, size: 72, space: 36, values: (_, values) => values.map((value) => `${Number(value.toFixed(3))} ${unit}`) },
+        { ...axis, size: 28, space: 80, values: (plot, times, _axis, _space, step) => times.map((time) => isInside(plot, time) ? clock(time, step < 60 ? { second: "2-digit" } : {}) : "") },
+        { ...axis, size: GUTTER, gap: 8, space: 40, values: (_, values) => values.map((value) => `${Number(value.toFixed(3))}${unit === "ms" ? " ms" : ""}`) },
       ],
       series: [{}, ...series],
-      plugins: [tip(names, unit)],
+      plugins: [tip(names, classes, unit)],
     };
   };
 
@@ -89,7 +103,7 @@ const charts = (() => {
     const legend = [...figure.querySelectorAll(".legend li")];
     const names = legend.map((line) => line.firstChild.data.trim());
     const plot = new uPlot(options(place, data, names, legend.map((line) => line.className)), undefined, (plot, begin) => {
-      Object.assign(plot, { end: data.end, every: data.every });
+      Object.assign(plot, { end: data.end, every: data.every, span: data.span });
       place.replaceChildren(plot.root);
       begin();
     });
@@ -113,7 +127,8 @@ const charts = (() => {
     plot.setCursor({ left: plot.valToPos(times[to], "x"), top: 8 });
   };
 
-  const all = () => document.querySelectorAll("#live-charts figure");
+  /** The charts that have figures. */
+  const all = () => document.querySelectorAll("#live-charts figure:has(.plot)");
   const begin = () => {
     for (const { plot, size } of drawn.values()) {
       size.disconnect();
@@ -129,15 +144,15 @@ const charts = (() => {
 
   /** Takes new figures from a section. Returns false if it has other charts. */
   const update = (section) => {
-    const next = [...section.querySelectorAll("figure")];
-    const titles = (figures) => [...figures].map((it) => it.querySelector("figcaption").textContent).join("\n");
+    const next = [...section.querySelectorAll("figure:has(.plot)")];
+    const titles = (figures) => [...figures].map((it) => it.id + it.querySelector("figcaption span").textContent).join("\n");
     if (titles(next) !== titles(all())) return false;
     for (const figure of next) {
       const old = document.getElementById(figure.id);
       const plot = figure.querySelector(".plot");
       const data = JSON.parse(plot.dataset.plot);
       const { plot: chart } = drawn.get(figure.id);
-      chart.end = data.end;
+      Object.assign(chart, { end: data.end, span: data.span });
       chart.setData(figures(data));
       old.querySelector(".plot").setAttribute("aria-label", plot.getAttribute("aria-label"));
       for (const part of [".legend", "tbody"]) old.querySelector(part).replaceWith(figure.querySelector(part));

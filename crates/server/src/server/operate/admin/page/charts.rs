@@ -10,7 +10,6 @@ use crate::server::operate::admin::history::{SAMPLE_EVERY, SAMPLES, Totals, quan
 
 /// The samples of one minute.
 pub(super) const MINUTE: usize = 12;
-const WIDTH: usize = 2 * (SAMPLES - 1);
 const CHART_HEIGHT: f64 = 80.0;
 const TREND_HEIGHT: f64 = 28.0;
 /// A line continues over up to so many steps without a value, as with little traffic. `charts.js` has the same number.
@@ -29,6 +28,14 @@ impl Unit {
         match self {
             Self::PerSecond => "req/s",
             Self::Milliseconds => "ms",
+        }
+    }
+
+    /// What follows a number at an axis. The titles of charts in requests per second name the unit.
+    const fn of_axis(self) -> &'static str {
+        match self {
+            Self::PerSecond => "",
+            Self::Milliseconds => " ms",
         }
     }
 
@@ -65,7 +72,14 @@ pub(super) struct Chart {
     /// The labels of the axis, from the top to zero.
     pub(super) ticks: [String; 3],
     pub(super) series: Vec<ChartLine>,
-    /// The newest moment, the step between two values in seconds, the unit, and each line's values, the newest first.
+    /// The time from the left edge to now, such as `15 min`: the time of the samples, but at least a minute.
+    pub(super) span: String,
+    /// The width of the lines' coordinates.
+    pub(super) width: usize,
+    /// What stands in place of a chart without values.
+    pub(super) none: Option<&'static str>,
+    /// The newest moment, the time from edge to edge and between two values in seconds, the unit, and each line's
+    /// values, the newest first.
     pub(super) data: String,
 }
 
@@ -77,6 +91,8 @@ impl Chart {
         (samples, now): (&[Totals], Timestamp),
         lines: &[(&'static str, &'static str, Read<'_>)],
     ) -> Self {
+        let steps = samples.len().clamp(MINUTE + 1, SAMPLES) - 1;
+        let width = 2 * steps;
         let of_samples = |read: Read<'_>, number| samples.chunks(number).map(read).collect::<Vec<_>>();
         let values: Vec<_> = lines.iter().map(|(.., read)| of_samples(*read, 1)).collect();
         let top = top_of_axis(values.iter().flatten().copied().flatten().fold(0.0, f64::max));
@@ -84,17 +100,24 @@ impl Chart {
         let series = lines.iter().zip(&values).map(|((name, class, read), values)| {
             let minutes: Vec<_> = of_samples(*read, MINUTE).into_iter().map(text).collect();
             let latest = minutes.first().cloned().unwrap_or_else(|| text(None));
-            ChartLine { class, name, latest, path: line(values, top, CHART_HEIGHT), minutes }
+            ChartLine { class, name, latest, path: line(values, top, (width, CHART_HEIGHT)), minutes }
         });
         let shown = |value: &Option<f64>| value.map(|value| (value * 1000.0).round() / 1000.0);
         let data = json!({
             "end": now.as_secs(),
+            "span": steps as u64 * SAMPLE_EVERY.as_secs(),
             "every": SAMPLE_EVERY.as_secs(),
             "unit": unit.word(),
             "values": values.iter().map(|line| line.iter().map(shown).collect()).collect::<Vec<Vec<_>>>(),
         });
-        let ticks = [top, top / 2.0, 0.0].map(|tick| format!("{} {}", plain(tick), unit.word()));
-        Self { id, title, ticks, series: series.collect(), data: data.to_string() }
+        let ticks = [top, top / 2.0, 0.0].map(|tick| format!("{}{}", plain(tick), unit.of_axis()));
+        let none = match values.iter().flatten().all(Option::is_none) {
+            false => None,
+            true if samples.is_empty() => Some("No data yet"),
+            true => Some("No requests in this time"),
+        };
+        let span = in_words(steps as u64 * SAMPLE_EVERY.as_secs());
+        Self { id, title, ticks, series: series.collect(), span, width, none, data: data.to_string() }
     }
 
     /// The rows of the table: each minute, with one cell for each line.
@@ -111,6 +134,10 @@ impl Chart {
         };
         (0..number).map(row).collect()
     }
+}
+
+fn in_words(seconds: u64) -> String {
+    if seconds < 90 { format!("{seconds} s") } else { format!("{} min", (seconds + 30) / 60) }
 }
 
 /// The smallest round number that is not below `most`.
@@ -132,34 +159,45 @@ fn plain(tick: f64) -> String {
 pub(super) struct Trend {
     pub(super) line: String,
     pub(super) area: String,
+    /// The width of the coordinates.
+    pub(super) width: usize,
 }
 
 impl Trend {
-    /// The trend reaches the upper edge at `least` or at the largest value, whichever is larger.
+    /// The trend reaches the upper edge at `least` or at the largest value, whichever is larger. It begins with the
+    /// oldest value at the left edge, and has no gaps.
     pub(super) fn new(samples: &[Totals], least: f64, read: Read<'_>) -> Self {
-        let values: Vec<_> = samples.chunks(1).map(read).collect();
+        let mut values: Vec<_> = samples.chunks(1).map(read).collect();
+        values.truncate(values.iter().rposition(Option::is_some).map_or(0, |oldest| oldest + 1));
+        // A single value is a level.
+        if let [only] = values[..] {
+            values.push(only);
+        }
         let most = values.iter().copied().flatten().fold(least, f64::max);
-        let area = pieces(&values).into_iter().map(|piece| {
-            let (Some((first, _)), Some((last, _))) = (piece.first(), piece.last()) else { return String::new() };
-            let line = drawn(&piece, most, TREND_HEIGHT).replacen('M', "L", 1);
-            format!("M{first} {TREND_HEIGHT}{line}L{last} {TREND_HEIGHT}Z")
+        let width = 2 * values.len().saturating_sub(1).max(1);
+        let drawn = pieces(&values, width, usize::MAX).into_iter().map(|piece| {
+            let (Some((first, _)), Some((last, _))) = (piece.first(), piece.last()) else { return Default::default() };
+            let line = drawn(&piece, most, TREND_HEIGHT);
+            let area = format!("M{first} {TREND_HEIGHT}{}L{last} {TREND_HEIGHT}Z", line.replacen('M', "L", 1));
+            (line, area)
         });
-        Self { area: area.collect(), line: line(&values, most, TREND_HEIGHT) }
+        let (line, area) = drawn.unzip();
+        Self { line, area, width }
     }
 }
 
 /// The values as an SVG path, the newest at the right edge.
-fn line(values: &[Option<f64>], most: f64, height: f64) -> String {
-    pieces(values).iter().map(|piece| drawn(piece, most, height)).collect()
+fn line(values: &[Option<f64>], most: f64, (width, height): (usize, f64)) -> String {
+    pieces(values, width, MAX_GAP).iter().map(|piece| drawn(piece, most, height)).collect()
 }
 
-/// The values without long gaps between them, the oldest first, each with its place from left to right.
-fn pieces(values: &[Option<f64>]) -> Vec<Vec<(usize, f64)>> {
-    let places = values.iter().enumerate().rev().map(|(place, value)| (WIDTH.saturating_sub(2 * place), *value));
+/// The values without longer gaps between them, the oldest first, each with its place from left to right.
+fn pieces(values: &[Option<f64>], width: usize, longest_gap: usize) -> Vec<Vec<(usize, f64)>> {
+    let places = values.iter().enumerate().rev().map(|(place, value)| (width.saturating_sub(2 * place), *value));
     let (mut pieces, mut last): (Vec<Vec<_>>, _) = (Vec::new(), None);
     for (x, value) in places {
         let Some(value) = value else { continue };
-        let is_near = last.is_some_and(|last| x - last <= 2 * MAX_GAP);
+        let is_near = last.is_some_and(|last| (x - last) / 2 <= longest_gap);
         match pieces.last_mut() {
             Some(piece) if is_near => piece.push((x, value)),
             Some(_) | None => pieces.push(vec![(x, value)]),
@@ -173,10 +211,11 @@ fn drawn(piece: &[(usize, f64)], most: f64, height: f64) -> String {
     let mut path = String::new();
     for (place, (x, value)) in piece.iter().enumerate() {
         let y = height - height * value / most.max(f64::MIN_POSITIVE);
-        // A single point is drawn as a line of length 1. Writing to a `String` cannot fail.
-        let _ = write!(path, "{}{x} {y:.0}{}", if place == 0 { 'M' } else { 'L' }, if place == 0 { "h1" } else { "" });
+        // Writing to a `String` cannot fail.
+        let _ = write!(path, "{}{x} {y:.1}", if place == 0 { 'M' } else { 'L' });
     }
-    path
+    // A line of length 0 has round ends, and so is a dot.
+    if piece.len() == 1 { path + "h0" } else { path }
 }
 
 /// Requests, or other counts, for each second.
@@ -214,17 +253,31 @@ mod tests {
 
     #[test]
     fn a_line_has_the_newest_value_at_its_right_edge_and_gaps_without_values() {
+        let line = |values: &[Option<f64>], most| line(values, most, (358, 80.0));
         let values = [Some(2.0), Some(1.0), None, Some(4.0)];
-        assert_eq!(line(&values, 4.0, 80.0), "M352 0h1L356 60L358 40", "a short gap");
+        assert_eq!(line(&values, 4.0), "M352 0.0L356 60.0L358 40.0", "a short gap");
         let values = [&values[..2], &[None; MAX_GAP], &values[3..]].concat();
-        assert_eq!(line(&values, 4.0, 80.0), "M342 0h1M356 60h1L358 40", "a long gap");
-        assert_eq!(line(&[None, None], 0.0, 80.0), "");
-        assert_eq!(line(&[Some(0.0)], 0.0, 80.0), "M358 80h1");
+        assert_eq!(line(&values, 4.0), "M342 0.0h0M356 60.0L358 40.0", "a long gap");
+        assert_eq!(line(&[None, None], 0.0), "");
+        assert_eq!(line(&[Some(0.0)], 0.0), "M358 80.0h0");
+    }
+
+    #[test]
+    fn a_trend_goes_from_edge_to_edge() {
         let requests = rate(|it| it.requests);
-        let trend = Trend::new(&samples(&[10, 5]), 0.0, &requests);
-        assert_eq!((&*trend.line, &*trend.area), ("M356 14h1L358 0", "M356 28L356 14h1L358 0L358 28Z"));
-        assert_eq!(Trend::new(&samples(&[5]), 2.0, &requests).line, "M358 14h1", "half of the least top");
-        assert_eq!(Trend::new(&[], 1.0, &requests), Trend::default());
+        let trend = |numbers: &[u64], least| {
+            let Trend { line, area, width } = Trend::new(&samples(numbers), least, &requests);
+            (line, area, width)
+        };
+        let (line, area) = ("M0 14.0L2 0.0", "M0 28L0 14.0L2 0.0L2 28Z");
+        assert_eq!(trend(&[10, 5], 0.0), (line.to_owned(), area.to_owned(), 2));
+        assert_eq!(trend(&[5], 2.0).0, "M0 14.0L2 14.0", "a level at half of the least top");
+        assert_eq!(Trend::new(&[], 1.0, &requests), Trend { width: 2, ..Trend::default() });
+        // The figures of the live sessions begin when an operator opens the page.
+        let live = |number| Totals { live: number, ..Totals::default() };
+        let since: Vec<_> = [Some(2), None, None, None, None, Some(1), None].into_iter().map(live).collect();
+        let trend = Trend::new(&since, 1.0, &|samples| samples.first()?.live.map(|live| live as f64));
+        assert_eq!((&*trend.line, trend.width), ("M0 14.0L10 0.0", 10));
     }
 
     #[test]
@@ -249,7 +302,8 @@ mod tests {
         let named = ("requests".to_owned(), "Requests".to_owned());
         let lines: [(_, _, Read<'_>); 2] = [("requests", "first", &requests), ("p50", "second", &never)];
         let chart = Chart::new(named, Unit::PerSecond, (&samples, now), &lines);
-        assert_eq!(chart.ticks, ["20 req/s", "10 req/s", "0 req/s"]);
+        assert_eq!(chart.ticks, ["20", "10", "0"]);
+        assert_eq!((&*chart.span, chart.width, chart.none), ("2 min", 2 * (2 * MINUTE - 1), None));
         assert_eq!(chart.series[0].latest, "6.0 req/s");
         let rows = chart.rows();
         assert_eq!(rows[0], ("last minute".to_owned(), vec!["6.0 req/s", "–"]));
@@ -259,6 +313,25 @@ mod tests {
         assert_eq!((&data["end"], &data["every"], &data["unit"]), (&1_800_000_000.into(), &5.into(), &"req/s".into()));
         assert_eq!((data["values"][0][0].as_f64(), data["values"][0][23].as_f64()), (Some(6.0), Some(12.0)));
         assert!(data["values"][1][0].is_null());
+    }
+
+    #[test]
+    fn a_chart_begins_with_its_data_and_says_that_it_has_none() {
+        let (requests, never) = (rate(|it| it.requests), latency(|_| None, &[0.1, f64::INFINITY], 0.5));
+        let chart = |number: usize, read: Read<'_>| {
+            let named = ("requests".to_owned(), "Requests".to_owned());
+            let all = samples(&vec![1; number]);
+            Chart::new(named, Unit::PerSecond, (&all, Timestamp::from_secs(1_800_000_000)), &[("all", "first", read)])
+        };
+        for (number, span, seconds) in [(0, "60 s", 60), (13, "60 s", 60), (14, "65 s", 65), (SAMPLES, "15 min", 895)] {
+            let chart = chart(number, &requests);
+            let data: Value = serde_json::from_str(&chart.data).unwrap();
+            assert_eq!((&*chart.span, &data["span"]), (span, &seconds.into()), "{number}");
+            assert_eq!(chart.width as u64, 2 * seconds / 5);
+        }
+        assert_eq!(chart(0, &requests).none, Some("No data yet"));
+        assert_eq!(chart(1, &requests).none, None);
+        assert_eq!(chart(9, &never).none, Some("No requests in this time"));
     }
 
     #[test]

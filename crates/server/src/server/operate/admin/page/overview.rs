@@ -170,7 +170,7 @@ fn charts(samples: &[Totals]) -> Vec<Chart> {
     let now = files::now();
     let (requests, refused, failed) = (rate(|it| it.requests), rate(|it| it.refused), rate(|it| it.failed));
     let lines: [(_, _, Read<'_>); 3] =
-        [("all", "first", &requests), ("refused (4xx)", "second", &refused), ("errors (5xx)", "third", &failed)];
+        [("all", "first", &requests), ("refused", "second", &refused), ("errors", "third", &failed)];
     let named = |id: &str, title: String| (format!("chart-{id}"), title);
     let [half, most] = [0.5, 0.99].map(|share| latency(|it: &Totals| Some(it.own), &FINE_SECONDS, share));
     let own: [(_, _, Read<'_>); 2] = [("median", "first", &half), ("p99", "second", &most)];
@@ -182,7 +182,7 @@ fn charts(samples: &[Totals]) -> Vec<Chart> {
         let read = |it: &Totals| it.upstreams.iter().find(|(known, _)| known == name).map(|(_, buckets)| *buckets);
         let [half, most] = [0.5, 0.99].map(|share| latency(read, &BUCKET_SECONDS, share));
         let lines: [(_, _, Read<'_>); 2] = [("median", "first", &half), ("p99", "second", &most)];
-        let named = named(&format!("upstream-{number}"), format!("Response time of upstream {name}"));
+        let named = named(&format!("upstream-{number}"), format!("Response time of {name}"));
         charts.push(Chart::new(named, Unit::Milliseconds, (samples, now), &lines));
     }
     charts
