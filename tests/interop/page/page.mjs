@@ -259,7 +259,8 @@ for (const colorScheme of ["light", "dark"]) {
   const said = page.getByRole("status").filter({ hasText: `Session ${mouse.id} revoked` });
   await said.waitFor();
   assert.equal(await status(mouse.access), 401, "revoked");
-  assert.ok(await said.evaluate((notice) => notice === document.activeElement), "the focus is at what was said");
+  // The focus is at what was said, as soon as the browser has drawn the view.
+  await page.waitForFunction(() => document.activeElement.matches(".notice[role=status]"));
   await isSound(page, "a notice " + colorScheme);
 
   // Several at once; the search stays.
