@@ -72,7 +72,7 @@ codes! {
     /// The users file is invalid, so the users did not change.
     BrokenUsersFile = "broken_users_file", CONFLICT;
     /// The users file cannot be written, so the users did not change.
-    ReadOnlyUsers = "read_only_users_file", CONFLICT;
+    ReadOnlyUsers = "read_only_users", CONFLICT;
     /// The configuration file changed since it was checked, so the gate did not reload it.
     StaleCheck = "stale_check", CONFLICT;
     /// The body is too long.
