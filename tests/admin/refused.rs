@@ -213,11 +213,11 @@ async fn p71_each_route_has_its_requests_errors_and_p99_and_leads_to_its_refused
     let row = shown.split("<th scope=\"row\" class=\"long\">dead</th>").nth(1).unwrap().split("</tr>").next().unwrap();
     for part in [
         format!("data-label=\"Requests\" class=\"number\">{}<", number("requests")),
-        format!("data-label=\"Errors\" class=\"number\">{}<", number("errors")),
+        format!("data-label=\"Errors\" class=\"number\"><a href=\"/ui/refused?route=dead\">{}</a>", number("errors")),
         format!("<a href=\"/ui/refused?route=dead\">{}</a>", number("refused")),
         " ms</td>".to_owned(),
     ] {
         assert!(row.contains(&part), "{part}: {row}");
     }
-    assert!(shown.contains(">endpoint of the gate</th>"), "the login: {shown}");
+    assert!(shown.contains(">the gate&#39;s endpoints</th>"), "the login: {shown}");
 }

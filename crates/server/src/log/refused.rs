@@ -73,7 +73,7 @@ impl RequestTarget {
 }
 
 /// How the gate refused a request.
-pub(crate) struct Refusal<'a> {
+pub(crate) struct RefusalFacts<'a> {
     pub(crate) context: &'a Context,
     pub(crate) method: &'a Method,
     pub(crate) target: &'a RequestTarget,
@@ -135,8 +135,8 @@ pub(crate) struct RefusedRequest {
 }
 
 impl RefusedRequest {
-    fn new(refusal: &Refusal<'_>) -> Self {
-        let Refusal { context, method, target, verdict, reason, .. } = *refusal;
+    fn new(refusal: &RefusalFacts<'_>) -> Self {
+        let RefusalFacts { context, method, target, verdict, reason, .. } = *refusal;
         let pattern = match verdict {
             Some(Verdict { route: Some(route), .. }) => Cow::Borrowed(&*route.path),
             Some(verdict) => {
@@ -203,10 +203,10 @@ fn shortened(text: &str, most: usize) -> Cow<'_, str> {
 }
 
 #[derive(Debug, Default)]
-struct Refused(Mutex<Kept>);
+struct Refused(Mutex<RefusedQueue>);
 
 #[derive(Debug, Default)]
-struct Kept {
+struct RefusedQueue {
     next: u64,
     /// By number: the oldest is first.
     all: BTreeMap<u64, Arc<RefusedRequest>>,
@@ -227,7 +227,7 @@ impl Refused {
     }
 }
 
-impl Kept {
+impl RefusedQueue {
     /// Returns the displaced request. The effort does not depend on the number of addresses.
     fn add(&mut self, request: Arc<RefusedRequest>) -> Option<Arc<RefusedRequest>> {
         let number = self.next;
@@ -254,7 +254,7 @@ impl Kept {
     }
 }
 
-pub(crate) fn keep(refusal: &Refusal<'_>) {
+pub(crate) fn keep(refusal: &RefusalFacts<'_>) {
     REFUSED.keep(RefusedRequest::new(refusal));
 }
 
@@ -277,7 +277,7 @@ mod tests {
         }
         let request = request.body(()).unwrap();
         let long = "x".repeat(500);
-        RefusedRequest::new(&Refusal {
+        RefusedRequest::new(&RefusalFacts {
             context: &context,
             method: request.method(),
             target: &RequestTarget::new(&request),
@@ -294,7 +294,7 @@ mod tests {
         (0..number).for_each(|id| refused.keep(request(&id.to_string(), from, "/x", &[])));
     }
 
-    fn of(refused: &Refused, from: &str) -> Vec<String> {
+    fn ids_from(refused: &Refused, from: &str) -> Vec<String> {
         let all = refused.newest().into_iter().filter(|(_, it)| it.client == Some(from.parse().unwrap()));
         all.map(|(_, it)| it.part(Part::RequestId).to_owned()).collect()
     }
@@ -304,14 +304,14 @@ mod tests {
         let refused = Refused::default();
         keep(&refused, "192.0.2.1", 3);
         keep(&refused, "192.0.2.2", 5000);
-        assert_eq!(of(&refused, "192.0.2.1"), ["2", "1", "0"]);
-        let flood = of(&refused, "192.0.2.2");
+        assert_eq!(ids_from(&refused, "192.0.2.1"), ["2", "1", "0"]);
+        let flood = ids_from(&refused, "192.0.2.2");
         assert_eq!((flood.len(), &*flood[0], &*flood[63]), (64, "4999", "4936"), "the newest stay");
         // Every address of an IPv6 /64 belongs to the same client, as do an IPv4 address and its mapped form.
         (0..200).for_each(|last| keep(&refused, &format!("2001:db8::{last:x}"), 1));
         keep(&refused, "::ffff:192.0.2.1", 62);
         assert_eq!(refused.newest().len(), 64 + 64 + 64);
-        assert_eq!(of(&refused, "192.0.2.1").len(), 64);
+        assert_eq!(ids_from(&refused, "192.0.2.1").len(), 64);
     }
 
     #[test]

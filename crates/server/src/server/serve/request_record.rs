@@ -15,7 +15,7 @@ use super::drain::{DrainedStream, StreamKind};
 use super::request::{ReplyBody, RequestState};
 use super::route_label::{RouteLabel, RouteRef, outcome};
 use super::tally::Tally;
-use crate::log::refused::{self, Refusal, RequestTarget};
+use crate::log::refused::{self, RefusalFacts, RequestTarget};
 use crate::log::{self, AccessLogLine, UpstreamFields, request_id};
 use crate::server::listen::origin::Origin;
 use crate::trace::{RequestFacts, RequestTrace};
@@ -112,7 +112,7 @@ impl RequestRecord {
             let route = RouteRef::borrowed_from(verdict.as_ref());
             let (context, verdict, micros) = (&context, verdict.as_ref(), wall_micros());
             let (method, target, route, upstream) = (&method, &target, route.id(), None);
-            let refusal = Refusal { context, method, target, status, reason, verdict, route, upstream, micros };
+            let refusal = RefusalFacts { context, method, target, status, reason, verdict, route, upstream, micros };
             keep_refused(state, &response, &refusal);
         }
         let media = response.headers().get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
@@ -158,11 +158,11 @@ impl RequestRecord {
 
 /// Keeps a refused request for the admin listener, with the name of the upstream that the request was sent to.
 #[cold]
-fn keep_refused(state: &RequestState, response: &Response<ReplyBody>, refusal: &Refusal<'_>) {
+fn keep_refused(state: &RequestState, response: &Response<ReplyBody>, refusal: &RefusalFacts<'_>) {
     let upstream = refusal.verdict.and_then(|verdict| verdict.route.as_ref()?.upstream);
     match upstream.filter(|_| response.body().inner_ref().is_some()) {
         Some(upstream) => {
-            state.proxy.with_name(upstream, |upstream| refused::keep(&Refusal { upstream, ..*refusal }));
+            state.proxy.with_name(upstream, |upstream| refused::keep(&RefusalFacts { upstream, ..*refusal }));
         }
         None => refused::keep(refusal),
     }

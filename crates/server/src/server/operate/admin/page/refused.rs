@@ -95,7 +95,7 @@ impl RefusedInfo {
 pub(super) fn name_of_route(route: &str) -> &str {
     match route {
         NO_ROUTE => "no route",
-        ENDPOINT => "endpoint of the gate",
+        ENDPOINT => "the gate's endpoints",
         route => route,
     }
 }
