@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper::client::conn::http1::{Builder, Parts, SendRequest};
 use hyper_util::rt::TokioIo;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::io::AsyncWriteExt;
@@ -23,10 +23,10 @@ use tokio::time::Instant;
 
 use super::address::ConnectionUse;
 use super::body::LentBody;
-use super::dial::{ConnectionHold, Dial};
+use super::dial::{ConnectionHold, Dial, UpstreamConnection};
 use super::error::SendError;
 use super::head_timeout::HeadTimeout;
-use super::reread::{Remains, reread, wide};
+use super::reread::{reread, wide};
 use rotogate_kit::lazy_sleep::LazySleep;
 
 #[derive(Clone)]
@@ -63,7 +63,7 @@ struct Connection {
     holding: ConnectionHold,
     requests: u32,
     /// `None` if the response of the connection may have all fields.
-    remains: Option<oneshot::Receiver<Remains>>,
+    remains: Option<oneshot::Receiver<Parts<TokioIo<UpstreamConnection>>>>,
 }
 
 impl Connections {
@@ -174,7 +174,9 @@ impl Connection {
     /// Parses the response head once more, for more fields. Returns `None` if that is not possible.
     async fn read_again(&mut self, builder: &Builder, method: Method) -> Option<hyper::Result<Response<Incoming>>> {
         let remains = self.remains.take()?.await.ok()?;
-        let read = reread(remains, builder, method).await;
+        let mut request = Request::new(LentBody::none());
+        *request.method_mut() = method;
+        let read = reread(remains, builder, request).await;
         Some(read.map(|(sender, response)| {
             self.sender = sender;
             response

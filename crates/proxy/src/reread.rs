@@ -1,7 +1,7 @@
 //! Responses with more header fields than hyper parses without an allocation.
 //!
 //! hyper prepares a place for each field that a response may have, and allocates the places if there may be more than a
-//! hundred. With 256, that takes 3 900 instructions for each response. So a connection permits hyper's hundred. If a
+//! hundred. With 256, that takes 2 500 instructions for each response. So a connection permits hyper's hundred. If a
 //! response has more, its head is parsed once more, with the larger bound.
 
 use std::io;
@@ -9,18 +9,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
-use http::{Method, Request, Response};
-use hyper::body::Incoming;
+use http::{Request, Response};
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1::{Builder, Parts, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tower::BoxError;
 
-use super::body::LentBody;
-use super::dial::UpstreamConnection;
 use rotogate_core::bounds::MAX_UPSTREAM_FIELDS;
-
-/// What is left of a connection whose response could not be parsed.
-pub(super) type Remains = Parts<TokioIo<UpstreamConnection>>;
 
 /// Permits as many fields as a response may have.
 pub(super) fn wide(builder: &Builder) -> Builder {
@@ -29,12 +25,17 @@ pub(super) fn wide(builder: &Builder) -> Builder {
     builder
 }
 
-/// Parses the response to a request of this method once more. The connection serves no other request.
-pub(super) async fn reread(
-    Remains { io, read_buf, .. }: Remains,
+/// Parses the response to a request once more, from what is left of its connection. `request` has the same method and no
+/// body. The connection serves no other request.
+pub(super) async fn reread<T, B>(
+    Parts { io, read_buf, .. }: Parts<TokioIo<T>>,
     builder: &Builder,
-    method: Method,
-) -> hyper::Result<(SendRequest<LentBody>, Response<Incoming>)> {
+    request: Request<B>,
+) -> hyper::Result<(SendRequest<B>, Response<Incoming>)>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
+{
     let stream = Rereading { head: read_buf, is_written: false, reader: None, connection: io.into_inner() };
     let (mut sender, connection) = wide(builder).handshake(TokioIo::new(stream)).await?;
     tokio::spawn(async move {
@@ -42,22 +43,20 @@ pub(super) async fn reread(
             tracing::debug!(%error, "upstream connection ended early");
         }
     });
-    let mut request = Request::new(LentBody::none());
-    *request.method_mut() = method;
     let response = sender.send_request(request).await?;
     Ok((sender, response))
 }
 
 /// A connection from which `head` was read already. What is written is dropped, because the upstream has the request.
-struct Rereading {
+struct Rereading<T> {
     head: Bytes,
     /// hyper accepts no response before it has written a request.
     is_written: bool,
     reader: Option<Waker>,
-    connection: UpstreamConnection,
+    connection: T,
 }
 
-impl AsyncRead for Rereading {
+impl<T: AsyncRead + Unpin> AsyncRead for Rereading<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if !self.is_written {
             self.reader = Some(cx.waker().clone());
@@ -72,7 +71,7 @@ impl AsyncRead for Rereading {
     }
 }
 
-impl AsyncWrite for Rereading {
+impl<T: AsyncWrite + Unpin> AsyncWrite for Rereading<T> {
     fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.is_written = true;
         if let Some(reader) = self.reader.take() {
