@@ -33,7 +33,7 @@ const CHANGES: [(&str, &str, &str); 19] = [
     ("/v1/keys/refresh-1/promote", "{}", "admin"),
     ("/v1/keys/refresh-1/retire", "{}", "admin"),
 ];
-const VIEWS: [&str; 11] = [
+const VIEWS: [&str; 12] = [
     "/v1/status",
     "/v1/sessions",
     "/v1/sessions/SESSION",

@@ -5,7 +5,7 @@ use crate::server::operate::admin::configuration::{ConfigInfo, ConfigValue, Valu
 const VIEW: &str = "/ui/config";
 
 /// The settings that the view shows.
-pub(super) struct Settings {
+pub(super) struct ListedSettings {
     /// The words that the operator searches for.
     pub(super) filter: String,
     /// Whether settings with their default are shown as well.
@@ -18,12 +18,12 @@ pub(super) struct Settings {
 /// The settings whose keys begin with the same name.
 pub(super) struct Section {
     pub(super) name: String,
-    pub(super) settings: Vec<Setting>,
+    pub(super) settings: Vec<ListedSetting>,
     /// The number of settings that are shown.
     pub(super) number: usize,
 }
 
-pub(super) struct Setting {
+pub(super) struct ListedSetting {
     /// The section's part of the key.
     pub(super) prefix: String,
     /// The rest of the key.
@@ -34,7 +34,7 @@ pub(super) struct Setting {
     pub(super) is_shown: bool,
 }
 
-impl Settings {
+impl ListedSettings {
     /// If `show` is empty, the settings of the file and of environment variables are shown. A search also finds
     /// defaults.
     pub(super) fn new(config: &ConfigInfo, filter: &str, show: &str) -> Self {
@@ -46,7 +46,7 @@ impl Settings {
         let words: Vec<_> = filter.to_lowercase().split_whitespace().map(str::to_owned).collect();
         let mut sections: Vec<Section> = Vec::new();
         for value in &config.values {
-            let setting = Setting::new(value, &words, has_defaults);
+            let setting = ListedSetting::new(value, &words, has_defaults);
             let name = section_of(&value.key);
             let (last, number) = (sections.last_mut(), usize::from(setting.is_shown));
             match last.filter(|section| section.name == name) {
@@ -84,7 +84,7 @@ impl Section {
     }
 }
 
-impl Setting {
+impl ListedSetting {
     fn new(
         ConfigValue { key, value, source, line, variable }: &ConfigValue,
         words: &[String],
@@ -119,7 +119,7 @@ fn in_words(number: usize) -> String {
 mod tests {
     use super::*;
 
-    fn settings(filter: &str, show: &str) -> Settings {
+    fn settings(filter: &str, show: &str) -> ListedSettings {
         let value = |key: &str, line: Option<usize>, variable: Option<&str>| ConfigValue {
             key: key.to_owned(),
             value: 4.into(),
@@ -134,14 +134,14 @@ mod tests {
             value("store", None, Some("ROTOGATE_STORE")),
         ];
         let config = ConfigInfo { file: "gateway.toml".to_owned(), toml: String::new(), values };
-        Settings::new(&config, filter, show)
+        ListedSettings::new(&config, filter, show)
     }
 
-    fn names(settings: &[Setting]) -> Vec<&str> {
+    fn names(settings: &[ListedSetting]) -> Vec<&str> {
         settings.iter().filter(|it| it.is_shown).map(|it| it.name.as_str()).collect()
     }
 
-    fn shown(settings: &Settings) -> Vec<(&str, Vec<&str>)> {
+    fn shown(settings: &ListedSettings) -> Vec<(&str, Vec<&str>)> {
         let sections = settings.sections.iter().inspect(|it| assert_eq!(it.number, names(&it.settings).len()));
         sections.map(|it| (it.name.as_str(), names(&it.settings))).collect()
     }

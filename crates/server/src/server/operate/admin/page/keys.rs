@@ -1,6 +1,6 @@
 //! The view of the gate's keys, and its forms.
 
-use super::question::{Question, refused};
+use super::confirmation::{Confirmation, refused};
 use super::request::{Request, nothing};
 use super::view::{self, FormFields};
 use super::{Shown, html, lead_to};
@@ -60,7 +60,7 @@ impl Request<'_> {
             _ => return Err(nothing()),
         };
         let (action, back) = (format!("{VIEW}/{}", segments.join("/")), VIEW.to_owned());
-        self.ask(Question { view: VIEW, question, detail, action, fields, back, button }).await
+        self.ask(Confirmation { view: VIEW, question, detail, action, fields, back, button }).await
     }
 
     pub(super) async fn change_keys(&self, segments: &[&str], form: &FormFields) -> Shown {

@@ -1,7 +1,7 @@
 //! The part of the view of the configuration that checks the file and reloads it.
 
-use super::config::Settings;
-use super::question::{Question, refused};
+use super::config::ListedSettings;
+use super::confirmation::{Confirmation, refused};
 use super::request::{Request, nothing};
 use super::view::{self, FormFields, ReloadPart};
 use super::{Shown, html, lead_to};
@@ -43,7 +43,7 @@ impl ConfigChange {
 impl Request<'_> {
     pub(super) async fn config(&self, reload: ReloadPart) -> Shown {
         let (config, parameters) = (configuration::show(self.state), self.parameters());
-        let settings = Settings::new(&config, parameters.text("q"), parameters.text("show"));
+        let settings = ListedSettings::new(&config, parameters.text("q"), parameters.text("show"));
         html(&view::ConfigView { frame: self.frame(VIEW).await, config, reload, settings })
     }
 
@@ -63,7 +63,7 @@ impl Request<'_> {
             [] => String::new(),
             later => format!(" These need a restart, and do not change now: {}.", later.join(", ")),
         };
-        self.ask(Question {
+        self.ask(Confirmation {
             view: VIEW,
             question: "Reload the configuration?".to_owned(),
             detail: format!("The gate applies {}: {}.{later}", settings(keys.len()), keys.join(", ")),

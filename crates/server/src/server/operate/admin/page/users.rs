@@ -3,8 +3,8 @@
 use askama::Template;
 use secrecy::ExposeSecret;
 
+use super::confirmation::{Confirmation, refused};
 use super::frame::Frame;
-use super::question::{Question, refused};
 use super::request::{Request, nothing};
 use super::view::{FormFields, link};
 use super::{Shown, html};
@@ -116,7 +116,7 @@ impl Request<'_> {
             ),
         };
         let back = self.back(&asked);
-        self.ask(Question {
+        self.ask(Confirmation {
             view: VIEW,
             question,
             detail: detail.to_owned(),

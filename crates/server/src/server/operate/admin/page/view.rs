@@ -6,7 +6,7 @@ use askama::Template;
 use serde_json::Value;
 
 use super::charts::Unit;
-use super::config::Settings;
+use super::config::ListedSettings;
 use super::frame::Frame;
 use super::overview::{Overview, explained};
 use super::search::Search;
@@ -225,7 +225,7 @@ pub(super) struct ConfigView {
     pub(super) frame: Frame,
     pub(super) config: ConfigInfo,
     pub(super) reload: ReloadPart,
-    pub(super) settings: Settings,
+    pub(super) settings: ListedSettings,
 }
 
 #[derive(Template)]

@@ -6,7 +6,7 @@ use super::{Shown, html};
 use crate::server::operate::admin::problem::Code;
 
 /// A question before a change. Its button sends the form.
-pub(super) struct Question {
+pub(super) struct Confirmation {
     /// The view to which the question belongs.
     pub(super) view: &'static str,
     pub(super) question: String,
@@ -20,8 +20,8 @@ pub(super) struct Question {
 }
 
 impl Request<'_> {
-    pub(super) async fn ask(&self, asked: Question) -> Shown {
-        let Question { view, question, detail, action, fields, back, button } = asked;
+    pub(super) async fn ask(&self, asked: Confirmation) -> Shown {
+        let Confirmation { view, question, detail, action, fields, back, button } = asked;
         html(&ConfirmView {
             frame: self.frame(view).await,
             question,
