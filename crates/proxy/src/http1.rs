@@ -124,6 +124,8 @@ impl Connections {
                     return Ok((response, in_use));
                 }
                 Err(error) if error.error().is_parse_too_large() => {
+                    // hyper has dropped the request body, so nothing waits for the client any more.
+                    timeout.progress.advance();
                     // This rare future is boxed, too.
                     let again = Box::pin(connection.read_again(&self.0.builder, method));
                     let response = timeout.within(again).await.ok_or(None)?;

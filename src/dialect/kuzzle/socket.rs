@@ -161,7 +161,7 @@ impl<S: Stream> Session<S> {
         self.know(self.linked.as_ref().and_then(|linked| linked.lease.as_ref().ok()))?;
         let mut closing = std::pin::pin!(gate.closing());
         loop {
-            if self.has_lost_calls {
+            if self.has_lost_calls && self.calls.is_idle() {
                 // The client must reconnect, because it waits for replies that will not come.
                 return Err(CloseReason::With(CloseCode::Restart));
             }
@@ -170,7 +170,7 @@ impl<S: Stream> Session<S> {
             {
                 return Err(ended);
             }
-            let reads = self.ended.is_none() && self.calls.has_room();
+            let reads = self.ended.is_none() && !self.has_lost_calls && self.calls.has_room();
             tokio::select! {
                 () = closing.as_mut() => return Err(CloseReason::With(CloseCode::Away)),
                 frame = self.client.next(), if reads => {

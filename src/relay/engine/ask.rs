@@ -175,11 +175,14 @@ impl Core {
                     }
                     return End::Renewed(reply);
                 }
-                let is_kept = rotates && self.keep_until_used(presentation, keys, &reply, None).await == Keeping::Kept;
+                let keeping = match rotates {
+                    true => self.keep_until_used(presentation, keys, &reply, None).await,
+                    false => Keeping::NotKept,
+                };
                 let is_revoked = !self.keep(keys, intent, RelayState::Done, &reply, grace).await;
                 if is_revoked {
                     self.unkeep(presentation, keys, &reply).await;
-                } else if rotates && !is_kept && !self.is_readable(presentation, &reply) {
+                } else if keeping == Keeping::Unreadable {
                     self.keep_learned(presentation, keys, intent, &reply).await;
                 }
                 End::Reply(reply)

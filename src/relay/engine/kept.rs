@@ -51,6 +51,8 @@ pub(super) struct Kept {
 pub(super) enum Keeping {
     Kept,
     NotKept,
+    /// The gate cannot read the access token without its issuer.
+    Unreadable,
     /// In the meantime, the reply that this one replaces was removed.
     Overtaken,
 }
@@ -170,7 +172,8 @@ impl Core {
             return Keeping::NotKept;
         }
         let claims = provider.access_token(reply).and_then(|access| self.end_tokens.claims(&access));
-        let (Some(claims), Some(uses)) = (claims, uses(presentation, reply)) else { return Keeping::NotKept };
+        let Some(claims) = claims else { return Keeping::Unreadable };
+        let Some(uses) = uses(presentation, reply) else { return Keeping::NotKept };
         let now = self.clock.now();
         let attempt = replaced.map_or(1, |version| version.attempt.saturating_add(1));
         let record = RelayRecord {
@@ -424,7 +427,7 @@ impl Core {
         let removed = match (state, rotates) {
             (RelayState::Done, true) => match self.keep_until_used(of, keys, reply, Some(kept.version)).await {
                 Keeping::Kept => self.remove_uses(of, kept).await,
-                Keeping::NotKept => self.remove_kept(of, kept).await,
+                Keeping::NotKept | Keeping::Unreadable => self.remove_kept(of, kept).await,
                 // If a revocation removed the earlier reply, the new one must not be repeated.
                 Keeping::Overtaken => self.store.remove_relay(keys.id(), Some(version)).await.map(drop),
             },

@@ -72,9 +72,12 @@ impl<S: Stream> Session<S> {
         }
         // A client that logged in on another connection has not linked its token to this one, but must be notified.
         if is_unlinked || has_dropped {
+            if self.has_lost_calls {
+                return Ok(());
+            }
             // In front of a server, the server itself tells its clients that a token has expired. Here, another
             // connection may have refreshed the token. A client that reconnects checks its token.
-            if self.has_lost_calls || self.kuzzle.relay {
+            if self.kuzzle.relay {
                 return Err(CloseReason::With(CloseCode::Restart));
             }
             self.send(words::token_expired()).await?;

@@ -72,9 +72,9 @@ impl RequestEnd {
         self.code.is_some_and(|code| code.is_server_error())
     }
 
-    /// Returns whether the gate refused the request with another status than 5xx.
+    /// Returns whether the gate refused the request with another status than 5xx. A redirect leads to a login.
     pub(crate) fn is_refused(self) -> bool {
-        !self.is_served() && !self.has_failed() && self.code.is_some()
+        !self.is_served() && self.code.is_some_and(|code| !code.is_server_error() && !code.is_redirection())
     }
 }
 

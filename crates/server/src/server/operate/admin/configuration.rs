@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::LazyLock;
 
-use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::hmac;
+use aws_lc_rs::rand::SystemRandom;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -214,7 +216,7 @@ pub(super) struct CheckResult {
     changed: Vec<String>,
     /// The changed settings with their values.
     pub(super) changes: Vec<ConfigChange>,
-    /// The SHA-256 digest of the file, for `digest` of a reload. Absent if the file is invalid.
+    /// The value for `digest` of a reload of this file. Absent if the file is invalid.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) digest: Option<String>,
 }
@@ -226,9 +228,19 @@ impl CheckResult {
     }
 }
 
-fn digest_of(config: &Config) -> String {
-    let digest = digest(&SHA256, config.source.text().as_bytes());
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+/// Names a checked configuration, and the one in force to which it was compared. Nobody can guess secrets in the file by
+/// this name.
+fn digest_of(in_force: &Config, checked: &Config) -> Option<String> {
+    static KEY: LazyLock<Option<hmac::Key>> =
+        LazyLock::new(|| hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok());
+    let mut texts = hmac::Context::with_key(KEY.as_ref()?);
+    for config in [in_force, checked] {
+        texts.update(config.source.text().as_bytes());
+        texts.update(&[0]);
+    }
+    let digest = texts.sign();
+    let digest = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    Some(digest)
 }
 
 /// Checks the configuration file, as `rotogate check` does. Does not change anything.
@@ -245,7 +257,7 @@ pub(super) async fn check(state: &AdminState) -> CheckResult {
             let warnings = config.warnings.iter().map(Finding::new).collect();
             let changes = changes(&in_force, &config);
             let changed = changes.iter().map(|change| change.key.clone()).collect();
-            CheckResult { warnings, changed, changes, digest: Some(digest_of(&config)), ..found }
+            CheckResult { warnings, changed, changes, digest: digest_of(&in_force, &config), ..found }
         }
         Err(errors) => CheckResult { ok: false, errors: findings(&errors), ..found },
     }
@@ -296,7 +308,8 @@ impl std::fmt::Display for ReloadResult {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ReloadQuery {
-    /// The `digest` of a check. If the file has changed since, the reload is refused with 409.
+    /// The `digest` of a check. If the file or the configuration in use has changed since, the reload is refused with
+    /// 409.
     pub(super) digest: Option<String>,
 }
 
@@ -315,7 +328,7 @@ pub(super) async fn reload(state: &AdminState, query: ReloadQuery) -> Result<Rel
         Refusal::new(Code::InvalidConfiguration, what).with_errors(findings(&errors))
     })?;
     // The digest is of the text that is applied, so the file cannot change in between.
-    if query.digest.is_some_and(|checked| checked != digest_of(&config)) {
+    if query.digest.is_some_and(|checked| Some(checked) != digest_of(&before, &config)) {
         let what = format!("{STALE}. Until then, {KEPT}");
         return Err(Refusal::new(Code::StaleCheck, what));
     }

@@ -12,6 +12,7 @@ use rotogate_core::private_file;
 use rotogate_core::token::Algorithm;
 use rotogate_core::token::keyring::Keyring;
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
 use super::problem::{Code, Refusal};
@@ -211,27 +212,28 @@ pub(super) async fn begin_rotation(state: &AdminState, request: RotateRequest) -
         ));
     };
     let config = state.config.load_full();
-    let added = {
-        let (config, context) = (Arc::clone(&config), Context::current());
+    let (told, added) = oneshot::channel();
+    // The task goes on if the client disconnects, so that each added key is promoted.
+    tokio::spawn(inherited(Context::current(), async move {
+        let context = Context::current();
+        let adding = Arc::clone(&config);
         let add = move || {
-            let add = || key_roll::add(&config, algorithm, refresh);
+            let add = || key_roll::add(&adding, algorithm, refresh);
             // The event in the audit log names the operator.
             context.map_or_else(add, |context| context.enter(add))
         };
-        tokio::task::spawn_blocking(add).await
-    };
-    let kid = added.map_err(|error| RollError::Failed(error.to_string()))??;
-    let promoted = kid.clone();
-    tokio::spawn(inherited(Context::current(), async move {
-        if let Err(error) = key_roll::promote(&config, &promoted, Some((true, Duration::ZERO))).await {
-            tracing::error!(
-                kid = promoted,
-                %error,
-                "the new key does not sign yet: run `rotogate keys promote KID --wait`"
-            );
+        let added = tokio::task::spawn_blocking(add).await;
+        let added = added.unwrap_or_else(|error| Err(RollError::Failed(error.to_string())));
+        let kid = added.as_ref().ok().cloned();
+        let _ = told.send(added);
+        if let Some(kid) = kid
+            && let Err(error) = key_roll::promote(&config, &kid, Some((true, Duration::ZERO))).await
+        {
+            tracing::error!(kid, %error, "the new key does not sign yet: run `rotogate keys promote KID --wait`");
         }
         drop(turn);
     }));
+    let kid = added.await.map_err(|error| RollError::Failed(error.to_string()))??;
     let signs_after = (!refresh).then_some(JWKS_MAX_AGE.as_secs());
     Ok(ChangedKey { kid, state: OwnKeyState::Verifying, signs_after, warning: None })
 }

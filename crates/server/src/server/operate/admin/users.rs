@@ -1,5 +1,7 @@
 //! The operator's requests about the users file.
 
+use std::io;
+
 use http::{Response, StatusCode};
 use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate_core::context::Context;
@@ -204,7 +206,7 @@ pub(super) async fn add(state: &AdminState, request: NewUserRequest) -> Result<N
         let account = who.account.map(str::to_owned);
         Ok(NewPassword { user: user.clone(), account, password, warning: config.unknown_scopes(&scopes) })
     };
-    change(state, added).await.map_err(without_password)
+    change(state, NOT_SHOWN, added).await
 }
 
 /// Gives a user of the users file a new password, as `rotogate user passwd` does. The gate chooses the password. All
@@ -221,7 +223,7 @@ pub(super) async fn set_password(state: &AdminState, request: UserRequest) -> Re
         let account = request.key().account.map(str::to_owned);
         Ok(NewPassword { user: request.user.clone(), account, password, warning: None })
     };
-    change(state, set).await.map_err(without_password)
+    change(state, NOT_SHOWN, set).await
 }
 
 /// Disables a user of the users file, as `rotogate user disable` does. The user can no longer log in, and all sessions
@@ -251,12 +253,17 @@ async fn set_active(state: &AdminState, request: UserRequest, active: bool) -> A
         write_event(event, request.key(), None, None);
         Ok(())
     };
-    change(state, set).await.map(|()| no_content())
+    change(state, "", set).await.map(|()| no_content())
 }
 
-/// Edits the users file, and waits until the gate uses the change and the ended sessions are durable.
+/// What an error adds if a new password is in the file already.
+const NOT_SHOWN: &str = ". The new password is not shown: set another password";
+
+/// Edits the users file, and waits until the gate uses the change and the ended sessions are durable. If only the edit
+/// succeeds, the error ends with `lost`.
 async fn change<T: Send + 'static>(
     state: &AdminState,
+    lost: &str,
     edit: impl FnOnce(&Config, &UsersFile) -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
     let config = state.config.load_full();
@@ -272,7 +279,12 @@ async fn change<T: Send + 'static>(
     };
     let changed = tokio::task::spawn_blocking(change).await;
     let changed = changed.map_err(|error| Refusal::new(Code::Internal, error.to_string()))??;
-    read_again(state).await?;
+    let in_file = |mut refusal: Refusal| {
+        let why = &refusal.detail;
+        refusal.detail = format!("the users file was changed, but the gate does not use the change yet: {why}{lost}");
+        refusal
+    };
+    read_again(state).await.map_err(in_file)?;
     Ok(changed)
 }
 
@@ -326,12 +338,12 @@ fn place_of(directory: &DirectoryConfig, directories: usize) -> Option<String> {
     Some(format!("{whose} are in {system} `{name}` (`{key}` in the configuration). Add and disable them there."))
 }
 
-/// The file has the new password, but the operator does not.
-fn without_password(mut refusal: Refusal) -> Refusal {
-    if matches!(refusal.code, Code::StoreFailed) {
-        refusal.detail.push_str(". The new password was set, but it is not shown: set another password");
-    }
-    refusal
+/// Whether the file cannot be changed at its place. Other errors may pass.
+fn is_read_only(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, ResourceBusy};
+    // The path is a link.
+    let is_link = error.kind() == InvalidInput;
+    is_link || matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem | ResourceBusy)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
@@ -339,7 +351,8 @@ fn of_edit(error: EditError) -> Refusal {
     let code = match error {
         EditError::Unknown => Code::UnknownTarget,
         EditError::File(_) => Code::BrokenUsersFile,
-        EditError::Io(_) => Code::ReadOnlyUsers,
+        EditError::Io(ref error) if is_read_only(error) => Code::ReadOnlyUsers,
+        EditError::Io(_) => Code::Internal,
         EditError::Password(_) => Code::Internal,
         EditError::Import(_) | EditError::TooMany { .. } | EditError::Exists(_) | EditError::Invalid(_) => {
             Code::InvalidBody
