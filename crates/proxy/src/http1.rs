@@ -126,7 +126,7 @@ impl Connections {
                 Err(error) if error.error().is_parse_too_large() => {
                     // hyper has dropped the request body, so nothing waits for the client any more.
                     timeout.progress.advance();
-                    // This rare future is boxed, too.
+                    // This rare future is boxed as well.
                     let again = Box::pin(connection.read_again(&self.0.builder, method));
                     let response = timeout.within(again).await.ok_or(None)?;
                     let response = response.unwrap_or_else(|| Err(error.into_error()));

@@ -188,7 +188,7 @@ impl RefusedRequest {
     }
 }
 
-/// Returns at most `most` bytes of a text, without characters that hide or reorder others.
+/// Returns at most `most` bytes of `text`, without characters that hide or reorder others.
 fn shortened(text: &str, most: usize) -> Cow<'_, str> {
     if text.len() <= most && text.bytes().all(|b| matches!(b, b' '..=b'~')) {
         return Cow::Borrowed(text);

@@ -228,8 +228,8 @@ impl CheckResult {
     }
 }
 
-/// Names a checked configuration, and the one in force to which it was compared. Nobody can guess secrets in the file by
-/// this name.
+/// Returns a keyed digest of the checked configuration and the one in force. Without the key, the digest does not help
+/// to guess a secret in the file.
 fn digest_of(in_force: &Config, checked: &Config) -> Option<String> {
     static KEY: LazyLock<Option<hmac::Key>> =
         LazyLock::new(|| hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok());

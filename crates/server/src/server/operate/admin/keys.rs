@@ -212,7 +212,7 @@ pub(super) async fn begin_rotation(state: &AdminState, request: RotateRequest) -
         ));
     };
     let config = state.config.load_full();
-    let (told, added) = oneshot::channel();
+    let (sender, added) = oneshot::channel();
     // The task goes on if the client disconnects, so that each added key is promoted.
     tokio::spawn(inherited(Context::current(), async move {
         let context = Context::current();
@@ -225,7 +225,7 @@ pub(super) async fn begin_rotation(state: &AdminState, request: RotateRequest) -
         let added = tokio::task::spawn_blocking(add).await;
         let added = added.unwrap_or_else(|error| Err(RollError::Failed(error.to_string())));
         let kid = added.as_ref().ok().cloned();
-        let _ = told.send(added);
+        let _ = sender.send(added);
         if let Some(kid) = kid
             && let Err(error) = key_roll::promote(&config, &kid, Some((true, Duration::ZERO))).await
         {

@@ -84,7 +84,7 @@ impl Request<'_> {
             }
             ["reload"] => {
                 self.may(AdminRole::Admin)?;
-                // Without the digest of a check, nobody has seen what would change.
+                // Without the digest of a check, the operator has not seen what would change.
                 let query = ReloadQuery { digest: Some(form.text("digest").to_owned()) };
                 match configuration::reload(self.state, query).await {
                     Ok(result) => {
