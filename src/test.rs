@@ -57,7 +57,7 @@ use rotogate_core::clock::{EngineClock, SystemTime, Timestamp};
 use rotogate_core::credential::Credential;
 use rotogate_core::engine::confirm::Confirmations;
 use rotogate_core::limit::{Limits, Rates};
-use rotogate_core::policy::{By, GateId, Permitted, authorise, permit_anonymous};
+use rotogate_core::policy::{By, GateId, Owing, Permit, Permitted, authorise, permit_anonymous};
 use rotogate_core::revocation::RevocationList;
 use rotogate_core::route::{Route, RoutePolicy};
 use rotogate_core::session::{Generation, Scope, SessionId};
@@ -89,6 +89,10 @@ pub struct TestIdentity {
     scope: String,
     claims: OwnClaims,
     session: bool,
+}
+
+fn used(permit: Permit<Owing>) -> Permitted {
+    permit.settled().expect("a route without limits owes nothing").into_permitted()
 }
 
 fn by() -> By {
@@ -211,7 +215,9 @@ impl TestIdentity {
         let verified =
             checker.check(Credential::new(token.expose()), context, &mut ()).expect("the test token is valid");
         let route = Arc::new(Route::catch_all(RoutePolicy::default()));
-        authorise(&route, verified, by(), &mut ()).expect("the test caller meets the route's requirements")
+        let permit =
+            authorise(&route, verified, by(), &mut ()).expect("the test caller meets the route's requirements");
+        used(permit)
     }
 }
 
@@ -238,7 +244,7 @@ impl TestLayer {
     /// A layer for requests without a caller: `Option<Identity>` is `None`.
     pub fn anonymous() -> Self {
         let route = Arc::new(Route::catch_all(RoutePolicy::public()));
-        Self { inner: (), permitted: permit_anonymous(&route, by()) }
+        Self { inner: (), permitted: used(permit_anonymous(&route, by())) }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Checks a [`Verified`] token against the policy of a route.
 //!
-//! Only this module creates a [`Permitted`] request, and only a [`Permitted`] request can be forwarded.
+//! Only this module creates a [`Permit`], and only a request whose permit is [`Settled`] can be forwarded.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -22,8 +23,64 @@ mod unmet;
 
 pub use unmet::unmet_key;
 
-/// The permission of a request, with its route and its caller. The layer passes the permission to the inner service as
-/// an extension of the request.
+/// The permission of a request. Only this module makes one, and it cannot be cloned.
+///
+/// A `Permit<Owing>` may still owe something, and nothing can be done with it. [`Permit::settled`] turns it into a
+/// `Permit<Settled>`, which step 8 takes by value: [`Permit::into_permitted`].
+#[derive(Debug)]
+pub struct Permit<State> {
+    permitted: Permitted,
+    owed: Owed,
+    state: PhantomData<State>,
+}
+
+/// The state of a [`Permit`] that may still owe something.
+#[derive(Debug)]
+pub enum Owing {}
+
+/// The state of a [`Permit`] that owes nothing.
+#[derive(Debug)]
+pub enum Settled {}
+
+/// What a permitted request may owe before it is forwarded, in the order of payment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// The shared store must record the DPoP proof.
+    Proof = 1,
+    /// The body of the request must be checked.
+    Body = 2,
+    /// The limits of the route must count the request.
+    Count = 4,
+    /// The route's upstream needs an exchanged token.
+    Exchange = 8,
+}
+
+/// A set of [`Due`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Owed(u8);
+
+impl Owed {
+    #[inline]
+    fn on(route: &Route) -> Self {
+        let nothing = Self(0);
+        let count = if route.policy.rate.is_empty() { nothing } else { nothing.with(Due::Count) };
+        if route.exchange.is_some() { count.with(Due::Exchange) } else { count }
+    }
+
+    const fn with(self, due: Due) -> Self {
+        Self(self.0 | due as u8)
+    }
+
+    const fn without(self, due: Due) -> Self {
+        Self(self.0 & !(due as u8))
+    }
+
+    const fn has(self, due: Due) -> bool {
+        self.0 & due as u8 != 0
+    }
+}
+
+/// What the gate knows of a permitted request. The layer passes it to the inner service as an extension of the request.
 #[derive(Clone, Debug)]
 pub struct Permitted {
     route: Arc<Route>,
@@ -31,7 +88,6 @@ pub struct Permitted {
     by: By,
     proof: Option<Box<UsedProof>>,
     after_session: bool,
-    is_counted: bool,
     quota: Option<Box<QuotaFields>>,
 }
 
@@ -67,20 +123,138 @@ impl GateId {
     }
 }
 
-impl Permitted {
-    #[inline]
-    fn new(route: &Arc<Route>, caller: Option<Arc<Verified>>, by: By) -> Self {
-        Self { route: Arc::clone(route), caller, by, proof: None, after_session: false, is_counted: false, quota: None }
-    }
-
+impl<State> Permit<State> {
     /// The route that the request matched.
     pub fn route(&self) -> &Arc<Route> {
-        &self.route
+        &self.permitted.route
+    }
+
+    /// The caller. `None` on a public route, or on an optional route if the request has no token.
+    pub fn caller(&self) -> Option<&Arc<Verified>> {
+        self.permitted.caller.as_ref()
+    }
+
+    /// Who issued this permission.
+    pub fn by(&self) -> By {
+        self.permitted.by
+    }
+
+    /// The response headers about limits.
+    pub fn quota(&self) -> Option<&QuotaFields> {
+        self.permitted.quota()
+    }
+
+    /// Returns whether the response must clear the session cookie.
+    pub fn clears_session(&self) -> bool {
+        self.permitted.after_session
+    }
+
+    /// Gives the permission up. Returns the route and the caller.
+    pub fn into_parts(self) -> (Arc<Route>, Option<Arc<Verified>>) {
+        self.permitted.into_parts()
+    }
+}
+
+impl Permit<Owing> {
+    #[inline]
+    fn new(route: &Arc<Route>, caller: Option<Arc<Verified>>, by: By) -> Self {
+        let owed = Owed::on(route);
+        let permitted =
+            Permitted { route: Arc::clone(route), caller, by, proof: None, after_session: false, quota: None };
+        Self { permitted, owed, state: PhantomData }
     }
 
     /// Takes the caller and the proof from `other`, for a request that passes two routes.
+    #[must_use]
     pub fn with_caller_of(self, other: Self) -> Self {
-        Self { caller: other.caller, proof: other.proof, ..self }
+        let Self { permitted: Permitted { caller, proof, .. }, owed, .. } = other;
+        let own = self.owed.without(Due::Proof);
+        let owed = if owed.has(Due::Proof) { own.with(Due::Proof) } else { own };
+        Self { permitted: Permitted { caller, proof, ..self.permitted }, owed, ..self }
+    }
+
+    /// Marks a request whose session cookie was ignored because the session has ended.
+    #[must_use]
+    pub fn after_session(self) -> Self {
+        Self { permitted: Permitted { after_session: true, ..self.permitted }, ..self }
+    }
+
+    /// Removes the caller, whose credential became invalid while the request waited. What the limits counted stays
+    /// counted.
+    #[must_use]
+    pub fn without_caller(self) -> Self {
+        let Permitted { route, by, quota, .. } = self.permitted;
+        let permitted = Permitted { route, caller: None, by, proof: None, after_session: false, quota };
+        Self { permitted, owed: self.owed.without(Due::Proof), ..self }
+    }
+
+    /// Adds the caller's DPoP proof. The request owes the proof if the shared store must record it.
+    #[must_use]
+    pub fn proved_by(self, proof: Option<Box<UsedProof>>) -> Self {
+        let owes = proof.as_ref().is_some_and(|proof| proof.owed.is_some());
+        let owed = if owes { self.owed.with(Due::Proof) } else { self.owed };
+        Self { permitted: Permitted { proof, ..self.permitted }, owed, ..self }
+    }
+
+    /// Takes the DPoP proof that the request owes. It is then recorded, or the permission dropped.
+    pub fn take_owed_proof(&mut self) -> Option<ProofName> {
+        self.owed = self.owed.without(Due::Proof);
+        self.permitted.proof.as_mut()?.owed.take()
+    }
+
+    /// Adds something to pay.
+    #[must_use]
+    pub fn owing(self, due: Due) -> Self {
+        Self { owed: self.owed.with(due), ..self }
+    }
+
+    /// Returns whether the request owes this.
+    pub fn owes(&self, due: Due) -> bool {
+        self.owed.has(due)
+    }
+
+    /// Records that the limits have counted the request, or do not apply.
+    #[must_use]
+    pub fn counted(self, quota: Option<Box<QuotaFields>>) -> Self {
+        Self { permitted: Permitted { quota, ..self.permitted }, owed: self.owed.without(Due::Count), ..self }
+    }
+
+    /// Records that the body of the request was checked.
+    #[must_use]
+    pub fn body_checked(self) -> Self {
+        Self { owed: self.owed.without(Due::Body), ..self }
+    }
+
+    /// Records that an exchanged token is at hand, or that the route's exchange refuses the caller.
+    #[must_use]
+    pub fn exchanged(self) -> Self {
+        Self { owed: self.owed.without(Due::Exchange), ..self }
+    }
+
+    /// The permission of a request that owes nothing.
+    ///
+    /// # Errors
+    /// Returns the permit of a request that owes something.
+    #[inline]
+    pub fn settled(self) -> Result<Permit<Settled>, Self> {
+        match self.owed {
+            Owed(0) => Ok(Permit { permitted: self.permitted, owed: self.owed, state: PhantomData }),
+            Owed(_) => Err(self),
+        }
+    }
+}
+
+impl Permit<Settled> {
+    /// Uses the permission. The layer calls this as the last part of step 8.
+    pub fn into_permitted(self) -> Permitted {
+        self.permitted
+    }
+}
+
+impl Permitted {
+    /// The route that the request matched.
+    pub fn route(&self) -> &Arc<Route> {
+        &self.route
     }
 
     /// The caller. `None` on a public route, or on an optional route if the request has no token.
@@ -88,50 +262,14 @@ impl Permitted {
         self.caller.as_ref()
     }
 
-    /// Marks a request whose session cookie was ignored because the session has ended.
-    pub fn after_session(self) -> Self {
-        Self { after_session: true, ..self }
-    }
-
     /// Returns whether the response must clear the session cookie.
     pub fn clears_session(&self) -> bool {
         self.after_session
     }
 
-    /// Adds the caller's DPoP proof.
-    pub fn proved_by(self, proof: Option<Box<UsedProof>>) -> Self {
-        Self { proof, ..self }
-    }
-
     /// Returns whether the response must contain a new nonce.
     pub fn renews_nonce(&self) -> bool {
         self.proof.as_ref().is_some_and(|proof| proof.renews_nonce)
-    }
-
-    /// Returns whether the store must still record the proof.
-    pub fn owes_proof(&self) -> bool {
-        self.proof.as_ref().is_some_and(|proof| proof.owed.is_some())
-    }
-
-    /// Takes the DPoP proof that must still be recorded in the store.
-    pub fn take_owed_proof(&mut self) -> Option<ProofName> {
-        self.proof.as_mut()?.owed.take()
-    }
-
-    /// Returns whether the limits must count the request before the permission is used.
-    pub fn owes_count(&self) -> bool {
-        !self.is_counted && !self.route.policy.rate.is_empty()
-    }
-
-    /// Records that the limits have counted the request, or do not apply.
-    #[must_use]
-    pub fn counted(self, quota: Option<Box<QuotaFields>>) -> Self {
-        Self { is_counted: true, quota, ..self }
-    }
-
-    /// Returns whether the limits have counted the request.
-    pub fn is_counted(&self) -> bool {
-        self.is_counted
     }
 
     /// The response headers about limits.
@@ -143,9 +281,7 @@ impl Permitted {
     pub fn by(&self) -> By {
         self.by
     }
-}
 
-impl Permitted {
     /// The route and the caller.
     pub fn into_parts(self) -> (Arc<Route>, Option<Arc<Verified>>) {
         (self.route, self.caller)
@@ -153,8 +289,8 @@ impl Permitted {
 }
 
 /// Permits a request without a caller, on a public or optional route.
-pub fn permit_anonymous(route: &Arc<Route>, by: By) -> Permitted {
-    Permitted::new(route, None, by)
+pub fn permit_anonymous(route: &Arc<Route>, by: By) -> Permit<Owing> {
+    Permit::new(route, None, by)
 }
 
 /// Checks an admitted caller against a second policy of the same gate. The second policy does not require the gate's
@@ -167,7 +303,7 @@ pub fn authorise_again<O: Observer>(
     verified: Arc<Verified>,
     by: By,
     observer: &mut O,
-) -> Result<Permitted, Denial> {
+) -> Result<Permit<Owing>, Denial> {
     let policy = &route.policy;
     if policy.auth != Auth::None {
         let token = verified.token();
@@ -179,7 +315,7 @@ pub fn authorise_again<O: Observer>(
         observer.judged(Rule::Scope, judge_scopes(policy, token))?;
         observer.judged(Rule::Role, judge_route_roles(policy, token))?;
     }
-    Ok(Permitted::new(route, Some(verified), by))
+    Ok(Permit::new(route, Some(verified), by))
 }
 
 /// A request with a valid token for another audience. Only a `require()` for that audience can permit the request.
@@ -215,7 +351,7 @@ impl Undecided {
     ///
     /// # Errors
     /// The errors of [`authorise`].
-    pub fn decide(&self, route: &Arc<Route>) -> Result<Permitted, Denial> {
+    pub fn decide(&self, route: &Arc<Route>) -> Result<Permit<Owing>, Denial> {
         self.decided.store(true, Ordering::Release);
         if route.policy.audiences.is_empty() {
             return Err(Denial::WrongAudience);
@@ -234,9 +370,9 @@ pub fn authorise<O: Observer>(
     verified: Arc<Verified>,
     by: By,
     observer: &mut O,
-) -> Result<Permitted, Denial> {
+) -> Result<Permit<Owing>, Denial> {
     judge_observed(&route.policy, verified.token(), observer)?;
-    Ok(Permitted::new(route, Some(verified), by))
+    Ok(Permit::new(route, Some(verified), by))
 }
 
 /// Checks a token against a policy, even if the route does not require a token.

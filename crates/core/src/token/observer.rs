@@ -35,7 +35,7 @@ pub trait Observer {
     ///
     /// # Errors
     /// The refusal.
-    fn attempt<T>(&mut self, judge: impl FnOnce(&mut Self) -> Result<T, Denial>) -> Result<T, Denial>;
+    fn attempt<T, E: From<Denial>>(&mut self, judge: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E>;
 }
 
 impl Observer for () {
@@ -55,7 +55,7 @@ impl Observer for () {
     fn token(&mut self, _: &AccessToken) {}
 
     #[inline(always)]
-    fn attempt<T>(&mut self, judge: impl FnOnce(&mut Self) -> Result<T, Denial>) -> Result<T, Denial> {
+    fn attempt<T, E: From<Denial>>(&mut self, judge: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
         judge(self)
     }
 }

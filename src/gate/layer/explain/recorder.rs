@@ -43,10 +43,10 @@ impl Observer for Recorder {
         self.token = Some(token.clone());
     }
 
-    fn attempt<T>(&mut self, judge: impl FnOnce(&mut Self) -> Result<T, Denial>) -> Result<T, Denial> {
+    fn attempt<T, E: From<Denial>>(&mut self, judge: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
         let before = self.refusal.take();
         let judged = judge(self);
         let refusal = std::mem::replace(&mut self.refusal, before);
-        refusal.map_or(judged, Err)
+        refusal.map_or(judged, |denial| Err(denial.into()))
     }
 }
