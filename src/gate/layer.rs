@@ -32,34 +32,36 @@ use super::notice::SetupNotice;
 mod admit;
 mod answer;
 mod assertion;
-mod awaited;
 mod call;
+mod debt;
 mod endpoint_run;
-mod exchange;
 #[cfg(feature = "program")]
 mod explain;
 mod forward;
 mod future;
 mod judge;
-mod limited;
 mod permit;
 mod permit_call;
 mod refuse;
+mod settle;
 mod target;
 
-#[cfg(feature = "program")]
+#[cfg(feature = "kuzzle")]
 pub(super) use admit::Admission;
+#[cfg(any(feature = "program", feature = "kuzzle"))]
 pub(super) use admit::EndpointMatch;
-pub(super) use awaited::{Settled, awaited, awaited_token};
+#[cfg(feature = "program")]
+pub(super) use admit::Settlement;
+pub(super) use debt::{Debt, Receipt, Unpermitted};
 pub use future::ResponseFuture;
 use future::{FutureKind, PassedRequest};
 pub use judge::{Judgement, PermittedRequest};
-use limited::Counted;
 #[cfg(feature = "program")]
 pub(super) use permit::withhold;
 pub(super) use permit::{RoutedRequest, has_token_in_query, prepare};
 #[cfg(feature = "kuzzle")]
 pub(super) use permit_call::permit_call;
+pub(super) use settle::Judged;
 #[cfg(feature = "kuzzle")]
 pub(super) use target::set_target;
 
@@ -246,24 +248,16 @@ impl<S, M> GateService<S, M> {
             return ResponseFuture::new(FutureKind::Inner { future, passed, annotate });
         }
         let admission = self.layer.admit(&mut parts, EndpointMatch::Serve);
-        let wait = self.layer.awaited(&parts, &admission);
-        let mut admission = admission;
-        if self.layer.is_settled(wait.as_ref(), &admission) {
-            if !self.layer.owes_count(&admission) {
-                return self.answer(admission, parts, body);
-            }
-            match self.layer.count_now(admission, &mut parts) {
-                Counted::Done(admission) => return self.answer(admission, parts, body),
-                Counted::Waits(waiting) => admission = waiting,
-            }
-        }
-        // Decide again after the wait. The ready service moves into the future, because a clone may not be ready.
+        let admission = match self.layer.settled_now(admission, &mut parts) {
+            Ok(decision) => return self.answer(decision, parts, body),
+            Err(admission) => admission,
+        };
+        // The ready service moves into the future, because a clone may not be ready.
         let clone = self.inner.clone();
         let mut service = Self { inner: std::mem::replace(&mut self.inner, clone), layer: self.layer.clone() };
         let layer = self.layer.clone();
-        let admitted =
-            async move { (layer.admit_after(admission, wait, &mut parts, EndpointMatch::Serve).await, parts) };
-        ResponseFuture::later(admitted, move |(admission, parts)| service.answer(admission, parts, body))
+        let settled = async move { (layer.settled(admission, &mut parts).await, parts) };
+        ResponseFuture::later(settled, move |(decision, parts)| service.answer(decision, parts, body))
     }
 }
 

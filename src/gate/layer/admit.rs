@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{Method, Uri};
 
 use super::GateLayer;
-use super::awaited::{Awaited, Settled, awaited};
+use super::debt::{OwedCheck, Receipt, Unpermitted};
 use super::permit::RoutedRequest;
 use super::target::set_path;
 use crate::dialect::Reply;
@@ -18,37 +18,65 @@ use crate::gate::mcp::{HeadVerdict, ReadyMcp};
 use crate::gate::nested;
 use crate::gate::notice::SetupNotice;
 use crate::gate::{Inner, preflight, respond, tunnel};
-use rotogate_core::denial::{CallFlaw, Denial, NotGood};
+use rotogate_core::denial::{CallFlaw, Denial};
 use rotogate_core::headers::{self, Peer};
-use rotogate_core::policy::{self, By, Permitted, Undecided};
+use rotogate_core::policy::{self, By, Due, Owing, Permit, Permitted, Settled, Undecided};
 use rotogate_core::reply;
 use rotogate_core::route::hosts::is_loopback;
 use rotogate_core::route::path::{CanonicalPath, PathError};
-use rotogate_core::route::{Auth, Match, Route, RoutePolicy, admits_path, authority, depends_on_path};
+use rotogate_core::route::{Match, Route, RoutePolicy, admits_path, authority, depends_on_path};
 use rotogate_core::rule::Rule;
 use rotogate_core::token::observer::Observer;
 
+/// What steps 1 to 7 say of a request.
 pub(in crate::gate) enum Admission {
-    In(Permitted),
-    /// The request goes to the service once the body of its MCP call has been checked.
-    Call(Permitted),
+    /// The request goes to the service once its permit is settled.
+    In(Permit<Owing>),
+    /// The same without a caller. A `require()` in the service accepts or refuses the token.
+    Undecided(Box<Undecided>, Permit<Owing>),
+    /// Step 6 must wait.
+    Owes(Box<OwedCheck>),
     Endpoint(Hit),
-    /// The request goes to the service without a caller. A `require()` in the service accepts or refuses the token.
-    Undecided(Undecided, Permitted),
     Refused(Denial, Option<Arc<Route>>),
     /// No route at this path serves the method. The reply is boxed because it is large, and every admission is moved.
     WrongMethod(Box<Reply>),
 }
 
+/// An [`Admission`] that owes nothing but the body of an MCP call.
+pub(in crate::gate) enum Settlement {
+    In(Permit<Settled>),
+    Undecided(Box<Undecided>, Permit<Settled>),
+    /// The request goes to the service once the body of its MCP call has been checked.
+    Call(Permit<Owing>),
+    Endpoint(Hit),
+    Refused(Denial, Option<Arc<Route>>),
+    WrongMethod(Box<Reply>),
+}
+
 impl Admission {
-    pub(super) fn permitted(self) -> Result<Permitted, (Denial, Option<Arc<Route>>)> {
+    /// The permit of a request on a route.
+    ///
+    /// # Errors
+    /// The denial, and the route that refuses.
+    pub(in crate::gate) fn permit(self) -> Result<Permit<Owing>, (Denial, Option<Arc<Route>>)> {
         match self {
-            Self::In(permitted) => Ok(permitted),
+            Self::In(permit) if permit.owes(Due::Body) => Err((Denial::BadCall(CallFlaw::NoBody), None)),
+            Self::In(permit) => Ok(permit),
+            Self::Owes(check) => Err((check.debt.denial(), Some(check.route))),
             Self::Refused(denial, route) => Err((denial, route)),
-            Self::Call(_) => Err((Denial::BadCall(CallFlaw::NoBody), None)),
             Self::Undecided(..) => Err((Denial::WrongAudience, None)),
             Self::WrongMethod(_) => Err((Denial::MethodNotAllowed, None)),
             Self::Endpoint(_) => Err((Denial::NoRoute, None)),
+        }
+    }
+}
+
+impl Settlement {
+    #[inline]
+    pub(super) fn passed(permit: Permit<Settled>, undecided: Option<Box<Undecided>>) -> Self {
+        match undecided {
+            None => Self::In(permit),
+            Some(undecided) => Self::Undecided(undecided, permit),
         }
     }
 }
@@ -62,43 +90,24 @@ pub(in crate::gate) enum EndpointMatch {
     Refuse,
 }
 
-impl Admission {
-    pub(super) fn is_pending(&self) -> bool {
-        match self {
-            Self::In(permitted) | Self::Call(permitted) | Self::Undecided(_, permitted) => permitted.owes_proof(),
-            Self::Endpoint(_) | Self::Refused(..) | Self::WrongMethod(_) => false,
-        }
-    }
-}
-
-/// The two checks after a wait, in order. Between the two, the limits count the request.
-#[derive(Clone, Copy)]
-enum Completion {
-    Proof,
-    Again,
-}
-
 /// Other upgrades do not count, because clients that offer HTTP/2 send `Upgrade: h2c` with ordinary requests.
 fn asks_for_websocket(headers: &HeaderMap) -> bool {
     tunnel::protocol(headers).is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
-fn takes_bad_for_none(policy: &RoutePolicy) -> bool {
-    policy.auth == Auth::Optional && policy.ignores_bad_credential
-}
-
 impl<M> GateLayer<M> {
     /// Decides on a request by steps 1 to 7. All data are in memory, so this function is not `async`.
     pub(in crate::gate) fn admit(&self, parts: &mut Parts, endpoints: EndpointMatch) -> Admission {
-        self.admit_observed(parts, endpoints, &mut ())
+        self.admit_observed(parts, endpoints, None, &mut ())
     }
 
-    /// Like [`Self::admit`], with an observer. If the observer continues after a refusal, ignore the returned
+    /// Like [`Self::admit`], with an observer, and with the session that an explanation read before. If the observer continues after a refusal, ignore the returned
     /// admission: the first refusal decides.
     pub(super) fn admit_observed<O: Observer>(
         &self,
         parts: &mut Parts,
         endpoints: EndpointMatch,
+        receipt: Option<&Receipt>,
         observer: &mut O,
     ) -> Admission {
         let gate = &self.gate.0;
@@ -147,55 +156,73 @@ impl<M> GateLayer<M> {
             parts.headers.remove(AUTHORIZATION);
             return Admission::In(policy::permit_anonymous(route, self.by()).counted(None));
         }
-        self.permitted(parts, route, judged_path.as_deref(), observer)
+        self.permitted(parts, route, judged_path.as_deref(), receipt, observer)
     }
 
     /// Steps 5 to 7. A `require()` may check the audience instead.
-    fn permitted<O: Observer>(
+    pub(super) fn permitted<O: Observer>(
         &self,
         parts: &Parts,
         route: &Arc<Route>,
         path: Option<&str>,
+        receipt: Option<&Receipt>,
         observer: &mut O,
     ) -> Admission {
         let (gate, by) = (&self.gate.0, self.by());
-        let permitted =
-            observer.attempt(|observer| RoutedRequest::new(gate, parts, route, by, observer).on_path(path).permit());
-        match permitted {
-            Ok(permitted) => {
-                if let Some(caller) = permitted.caller().filter(|_| O::HAS_EFFECTS) {
+        let permitted = observer.attempt(|observer| {
+            RoutedRequest::new(gate, parts, route, by, observer).on_path(path).with_receipt(receipt).permit()
+        });
+        let refused = match permitted {
+            Ok(permit) => {
+                if let Some(caller) = permit.caller().filter(|_| O::HAS_EFFECTS) {
                     gate.renew_ahead(caller, parts);
                 }
-                match gate.mcp(&route.policy) {
-                    None => Admission::In(permitted),
-                    Some(mcp) => self.at_call(mcp, parts, permitted, observer),
+                return match gate.mcp(&route.policy) {
+                    None => Admission::In(permit),
+                    Some(mcp) => self.at_call(mcp, parts, permit, observer),
+                };
+            }
+            Err(Unpermitted::Refused(Denial::WrongAudience))
+                if self.options.defer_audience && route.policy.audiences.is_empty() =>
+            {
+                let request = RoutedRequest::new(gate, parts, route, by, observer).on_path(path);
+                match request.with_receipt(receipt).undecided() {
+                    Ok((undecided, anonymous)) => return Admission::Undecided(Box::new(undecided), anonymous),
+                    Err(refused) => refused,
                 }
             }
-            Err(Denial::WrongAudience) if self.options.defer_audience && route.policy.audiences.is_empty() => {
-                match RoutedRequest::new(gate, parts, route, by, observer).on_path(path).undecided() {
-                    Ok((undecided, anonymous)) => Admission::Undecided(undecided, anonymous),
-                    Err(denial) => Admission::Refused(denial, Some(Arc::clone(route))),
-                }
-            }
-            Err(denial) => {
+            Err(Unpermitted::Refused(denial)) => {
                 if O::HAS_EFFECTS {
                     self.report(parts, denial, &route.policy);
                 }
-                Admission::Refused(denial, Some(Arc::clone(route)))
+                denial.into()
             }
+            Err(owes) => owes,
+        };
+        let route = Arc::clone(route);
+        match refused {
+            Unpermitted::Refused(denial) => Admission::Refused(denial, Some(route)),
+            Unpermitted::Owes(debt) => Admission::Owes(Box::new(OwedCheck { debt, route, path: path.map(Into::into) })),
         }
     }
 
     /// The last part of step 7, for resources whose MCP calls are authorised.
-    fn at_call<O: Observer>(&self, mcp: &ReadyMcp, parts: &Parts, permitted: Permitted, observer: &mut O) -> Admission {
+    fn at_call<O: Observer>(
+        &self,
+        mcp: &ReadyMcp,
+        parts: &Parts,
+        permit: Permit<Owing>,
+        observer: &mut O,
+    ) -> Admission {
         let gate = &self.gate.0;
-        match gate.judge_head(mcp, parts, &permitted, observer) {
-            Ok(HeadVerdict::Decided) => Admission::In(permitted),
-            Ok(HeadVerdict::NeedsBody) => Admission::Call(permitted),
+        let permit = if mcp.has_limits() { permit.owing(Due::Count) } else { permit };
+        match gate.judge_head(mcp, parts, permit.caller(), observer) {
+            Ok(HeadVerdict::Decided) => Admission::In(permit),
+            Ok(HeadVerdict::NeedsBody) => Admission::In(permit.owing(Due::Body)),
             Ok(HeadVerdict::WrongMethod) => {
                 Admission::WrongMethod(Box::new(reply::method_not_allowed(&[Method::POST])))
             }
-            Err(denial) => Admission::Refused(denial, Some(Arc::clone(permitted.route()))),
+            Err(denial) => Admission::Refused(denial, Some(Arc::clone(permit.route()))),
         }
     }
 
@@ -329,86 +356,10 @@ impl<M> GateLayer<M> {
         methods.iter().filter(is_here).cloned().collect()
     }
 
-    /// Returns the event that could change the decision. Returns `None` if too many requests wait.
-    pub(super) fn awaited(&self, parts: &Parts, admission: &Admission) -> Option<Awaited> {
-        match admission {
-            Admission::Refused(denial, Some(route)) => awaited(&self.gate.0, parts, *denial, &route.policy),
-            _ => None,
-        }
-    }
-
-    pub(super) async fn admit_after(
-        &self,
-        mut admission: Admission,
-        wait: Option<Awaited>,
-        parts: &mut Parts,
-        endpoints: EndpointMatch,
-    ) -> Admission {
-        if let Some(wait) = wait {
-            let settled = wait.settled().await;
-            settled.give(parts);
-            admission = match self.admit(parts, endpoints) {
-                Admission::Refused(denial, route) => Admission::Refused(settled.refusal(denial), route),
-                admission => admission,
-            };
-            Settled::take_back(parts);
-        }
-        let mut admission = self.completed(admission, Completion::Proof).await;
-        // With `Skip`, the endpoint counts the call itself.
-        if endpoints != EndpointMatch::Skip {
-            admission = self.count(admission, parts).await;
-        }
-        let admission = self.completed(admission, Completion::Again).await;
-        self.exchanged(admission, parts).await
-    }
-
-    async fn completed(&self, admission: Admission, what: Completion) -> Admission {
-        if !admission.is_pending() && matches!(what, Completion::Proof) {
-            return admission;
-        }
-        let is_call = matches!(admission, Admission::Call(_));
-        let (undecided, permitted) = match admission {
-            Admission::In(permitted) | Admission::Call(permitted) => (None, permitted),
-            Admission::Undecided(undecided, anonymous) => (Some(undecided), anonymous),
-            admission => return admission,
-        };
-        let (route, by) = (Arc::clone(permitted.route()), permitted.by());
-        let gate = &self.gate.0;
-        let completed = match what {
-            Completion::Proof => gate.count_proof(permitted).await,
-            Completion::Again => gate.judged_again(permitted),
-        };
-        // The permit of an undecided request does not contain the caller.
-        let again = undecided.as_ref().map(|it| gate.checker.check_known(Arc::clone(it.caller()), &mut ()));
-        let completed = again.map_or(Ok(()), |again| again.map(drop)).and(completed);
-        match (completed, undecided) {
-            (Ok(permitted), None) if is_call => Admission::Call(permitted),
-            (Ok(permitted), None) => Admission::In(permitted),
-            (Ok(anonymous), Some(undecided)) => Admission::Undecided(undecided, anonymous),
-            // A route that ignores invalid tokens, and has no call rules, admits the request without a caller.
-            (Err(denial), _) if takes_bad_for_none(&route.policy) && gate.mcp(&route.policy).is_none() => {
-                match NotGood::from_denial(denial) {
-                    Ok(_) => Admission::In(policy::permit_anonymous(&route, by)),
-                    Err(denial) => Admission::Refused(denial, Some(route)),
-                }
-            }
-            (Err(denial), _) => Admission::Refused(denial, Some(route)),
-        }
-    }
-
+    /// Like [`Self::admit`], and waits for what step 6 owes.
     pub(in crate::gate) async fn admit_waiting(&self, parts: &mut Parts, endpoints: EndpointMatch) -> Admission {
         let admission = self.admit(parts, endpoints);
-        let wait = self.awaited(parts, &admission);
-        let counts = endpoints != EndpointMatch::Skip && self.owes_count(&admission);
-        if !counts && self.is_settled(wait.as_ref(), &admission) {
-            return admission;
-        }
-        // Boxing keeps the future small for requests that do not wait.
-        Box::pin(self.admit_after(admission, wait, parts, endpoints)).await
-    }
-
-    pub(super) fn is_settled(&self, wait: Option<&Awaited>, admission: &Admission) -> bool {
-        wait.is_none() && !admission.is_pending() && !self.owes_exchange(admission)
+        self.resumed(admission, parts).await
     }
 
     /// Returns the permit from an outer layer of the same gate. The outer layer saw the whole path, so this layer does

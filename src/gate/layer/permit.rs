@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::uri::Uri;
 
 use super::assertion::assertion_for_service;
+use super::debt::{Debt, Receipt, Unpermitted, is_awaited};
 use super::target::set_target;
 use crate::gate::browser::device::shown_device;
 use crate::gate::browser_request::session_cookie;
@@ -19,24 +19,26 @@ use rotogate_core::credential::{self, Credential, Found, Places, Scheme};
 use rotogate_core::denial::{Denial, NotGood};
 use rotogate_core::dpop::{CheckedProof, UsedProof};
 use rotogate_core::headers::{self, Peer};
-use rotogate_core::policy::{self, By, Permitted, Undecided};
+use rotogate_core::policy::{self, By, Owing, Permit, Permitted, Settled, Undecided};
 use rotogate_core::route::authority::Authority;
 use rotogate_core::route::{Auth, Route, RoutePolicy};
 use rotogate_core::rule::Rule;
 use rotogate_core::token::observer::Observer;
 use rotogate_core::token::session_cookie::is_of_browser;
 use rotogate_core::token::verify::IssuerRules;
-use rotogate_core::verify_cache::{Check, Introspected, Verified};
+use rotogate_core::verify_cache::{Check, Verified};
 
 /// A request whose route is known. Its methods perform steps 5 to 7, in order.
 pub(in crate::gate) struct RoutedRequest<'a, O> {
-    gate: &'a Inner,
+    gate: &'a Arc<Inner>,
     parts: &'a Parts,
     route: &'a Arc<Route>,
     /// The policy that lists where the request may contain the token.
     places_of: &'a RoutePolicy,
     path: Option<&'a str>,
     by: By,
+    /// What the request has waited for.
+    receipt: Option<&'a Receipt>,
     observer: &'a mut O,
 }
 
@@ -62,17 +64,21 @@ struct CheckedCaller {
 
 impl<'a, O: Observer> RoutedRequest<'a, O> {
     pub(in crate::gate) fn new(
-        gate: &'a Inner,
+        gate: &'a Arc<Inner>,
         parts: &'a Parts,
         route: &'a Arc<Route>,
         by: By,
         observer: &'a mut O,
     ) -> Self {
-        Self { gate, parts, route, places_of: &route.policy, path: None, by, observer }
+        Self { gate, parts, route, places_of: &route.policy, path: None, by, receipt: None, observer }
     }
 
     pub(super) fn on_path(self, path: Option<&'a str>) -> Self {
         Self { path, ..self }
+    }
+
+    pub(in crate::gate) fn with_receipt(self, receipt: Option<&'a Receipt>) -> Self {
+        Self { receipt, ..self }
     }
 
     pub(super) fn with_places_of(self, places_of: &'a RoutePolicy) -> Self {
@@ -81,17 +87,17 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
 
     /// If this gate has already permitted the request, the credential was removed. The gate then authorises the known
     /// caller again.
-    pub(in crate::gate) fn permit(&mut self) -> Result<Permitted, Denial> {
+    pub(in crate::gate) fn permit(&mut self) -> Result<Permit<Owing>, Unpermitted> {
         match self.parts.extensions.get::<Permitted>() {
             None => self.permit_first(),
             Some(known) if known.by().gate == self.gate.id => match known.caller() {
-                Some(caller) => self.authorise_again(Arc::clone(caller)),
+                Some(caller) => Ok(self.authorise_again(Arc::clone(caller))?),
                 None => self.permit_first(),
             },
             Some(_) => {
                 let permitted = self.permit_first();
                 if O::HAS_EFFECTS
-                    && matches!(permitted, Err(Denial::NoCredential))
+                    && matches!(permitted, Err(Unpermitted::Refused(Denial::NoCredential)))
                     && self.gate.running.notices.first(SetupNotice::OtherGate)
                 {
                     tracing::error!(
@@ -104,8 +110,8 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         }
     }
 
-    fn permit_first(&mut self) -> Result<Permitted, Denial> {
-        let Self { gate, parts, route, places_of, path, by, .. } = *self;
+    fn permit_first(&mut self) -> Result<Permit<Owing>, Unpermitted> {
+        let Self { gate, parts, route, places_of, path, by, receipt, .. } = *self;
         match (route.policy.auth, route.policy.ignores_bad_credential) {
             // The route does not require a token. Two `Authorization` headers are refused, because the upstream could
             // choose either.
@@ -113,13 +119,17 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
                 self.observer.judged(Rule::Credential, credential::at_most_one(&parts.headers))?;
                 Ok(policy::permit_anonymous(route, by))
             }
-            (Auth::Required, _) => self.caller()?.ok_or(Denial::NoCredential),
+            (Auth::Required, _) => self.caller()?.ok_or(Denial::NoCredential.into()),
             (Auth::Optional, false) => {
                 let caller = self.observer.attempt(|observer| {
-                    match (RoutedRequest { gate, parts, route, places_of, path, by, observer }).caller() {
+                    match (RoutedRequest { gate, parts, route, places_of, path, by, receipt, observer }).caller() {
                         // An invalid cookie counts as missing.
-                        Err(Denial::SessionOver(_)) => Ok(Some(policy::permit_anonymous(route, by).after_session())),
-                        Err(Denial::UnknownSessionCookie | Denial::DeviceProofMissing) => Ok(None),
+                        Err(Unpermitted::Refused(Denial::SessionOver(_))) => {
+                            Ok(Some(policy::permit_anonymous(route, by).after_session()))
+                        }
+                        Err(Unpermitted::Refused(Denial::UnknownSessionCookie | Denial::DeviceProofMissing)) => {
+                            Ok(None)
+                        }
                         caller => caller,
                     }
                 })?;
@@ -127,25 +137,28 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
             }
             (Auth::Optional, true) => {
                 self.observer.judged(Rule::Credential, credential::at_most_one(&parts.headers))?;
-                let caller = self
-                    .observer
-                    .attempt(|observer| RoutedRequest { gate, parts, route, places_of, path, by, observer }.caller());
-                match caller {
-                    Ok(Some(caller)) => Ok(caller),
-                    Err(Denial::TwoCredentials) => Err(Denial::TwoCredentials),
-                    Err(Denial::SessionOver(_)) => Ok(policy::permit_anonymous(route, by).after_session()),
+                let caller = self.observer.attempt(|observer| {
+                    RoutedRequest { gate, parts, route, places_of, path, by, receipt, observer }.caller()
+                });
+                let denial = match caller {
+                    Ok(caller) => return Ok(caller.unwrap_or_else(|| policy::permit_anonymous(route, by))),
+                    Err(Unpermitted::Refused(denial)) => denial,
+                    Err(owes @ Unpermitted::Owes(_)) => return Err(owes),
+                };
+                match denial {
+                    Denial::TwoCredentials => Err(Denial::TwoCredentials.into()),
+                    Denial::SessionOver(_) => Ok(policy::permit_anonymous(route, by).after_session()),
                     // A credential that could not be checked does not count as invalid (requirement R15).
-                    Err(denial) => NotGood::from_denial(denial).map(|_| policy::permit_anonymous(route, by)),
-                    Ok(None) => Ok(policy::permit_anonymous(route, by)),
+                    _ => Ok(NotGood::from_denial(denial).map(|_| policy::permit_anonymous(route, by))?),
                 }
             }
         }
     }
 
-    pub(super) fn caller(&mut self) -> Result<Option<Permitted>, Denial> {
+    pub(super) fn caller(&mut self) -> Result<Option<Permit<Owing>>, Unpermitted> {
         let Some(found) = self.credential()? else { return Ok(None) };
         let checked = self.verify(found)?;
-        self.authorise(checked).map(Some)
+        Ok(Some(self.authorise(checked)?))
     }
 
     fn credential(&mut self) -> Result<Option<Found<PresentedToken<'a>>>, Denial> {
@@ -194,30 +207,37 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         }
     }
 
-    fn verify(&mut self, found: Found<PresentedToken<'a>>) -> Result<CheckedCaller, Denial> {
-        let Self { gate, parts, route, .. } = *self;
+    fn verify(&mut self, found: Found<PresentedToken<'a>>) -> Result<CheckedCaller, Unpermitted> {
+        let Self { gate, parts, route, receipt, .. } = *self;
         let observer = &mut *self.observer;
         let mut first_sight = None;
         let mut seen = || {
             let address = if O::HAS_EFFECTS { gate.client_address(parts) } else { gate.address_of(parts) };
             *first_sight.insert(address)
         };
-        let shown = || gate.shown(seen()).after(parts.extensions.get::<Introspected>());
+        let session = receipt.and_then(Receipt::session);
+        let shown = || gate.shown(seen()).after(receipt.and_then(Receipt::introspected));
         let taken = |rules: &IssuerRules| policy::may_take(&route.policy, rules);
         let verified = match found.token {
-            PresentedToken::Known(verified) => gate.checker.check_known(verified, observer)?,
-            PresentedToken::Key(key) => {
-                let shown = || (gate.shown(seen()), parts.extensions.get());
-                gate.checker.check_key(key, || gate.address_of(parts), shown, observer)?
-            }
-            PresentedToken::Session(value) => {
-                gate.checker.check_session(value, || gate.session_miss(seen(), parts.extensions.get()), observer)?
-            }
+            PresentedToken::Known(verified) => gate
+                .checker
+                .check_known(verified, observer)
+                .map_err(|denial| self.owed(denial, || self.owed_by_token(None, denial)))?,
+            PresentedToken::Key(key) => gate
+                .checker
+                .check_key(key, || gate.address_of(parts), || (gate.shown(seen()), session), observer)
+                .map_err(|denial| self.owed(denial, || Debt::of_key(gate, parts, key, denial)))?,
+            PresentedToken::Session(value) => gate
+                .checker
+                .check_session(value, || gate.session_miss(seen(), session), observer)
+                .map_err(|denial| self.owed(denial, || Debt::of_session(gate, parts, value, denial)))?,
             PresentedToken::Text(token) => {
                 let credential = Credential::maybe_bound(&token);
                 // An earlier step has already searched this thread's cache for a token in `Authorization`.
                 let may_be_at_hand = found.by_cookie || !parts.headers.contains_key(AUTHORIZATION);
-                gate.checker.check(Check { credential, may_be_at_hand, taken: Some(&taken) }, shown, observer)?
+                gate.checker
+                    .check(Check { credential, may_be_at_hand, taken: Some(&taken) }, shown, observer)
+                    .map_err(|denial| self.owed(denial, || self.owed_by_token(Some(&token), denial)))?
             }
         };
         let proof = gate.device_proved(|| shown_device(&parts.headers), &verified);
@@ -228,7 +248,31 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         Ok(CheckedCaller { verified, first_sight, proof })
     }
 
-    fn authorise(&mut self, checked: CheckedCaller) -> Result<Permitted, Denial> {
+    /// The only place where a denial of step 6 becomes a debt. A check that has its receipt owes nothing more.
+    #[cold]
+    fn owed(&self, denial: Denial, debt: impl FnOnce() -> Option<Box<Debt>>) -> Unpermitted {
+        match self.receipt {
+            Some(receipt) => receipt.refusal(denial).into(),
+            None if !O::HAS_EFFECTS => denial.into(),
+            None => debt().map_or(Unpermitted::Refused(denial), Unpermitted::Owes),
+        }
+    }
+
+    /// A token that this thread's cache knew is read from the request again.
+    fn owed_by_token(&self, token: Option<&str>, denial: Denial) -> Option<Box<Debt>> {
+        let Self { gate, parts, route, places_of, .. } = *self;
+        if !is_awaited(denial) {
+            return None;
+        }
+        let found = match token {
+            Some(_) => None,
+            None => credential::extract_from(&parts.headers, parts.uri.query(), gate.places(places_of)).ok()?,
+        };
+        let token = token.or_else(|| found.as_ref().map(|found| &*found.token))?;
+        Debt::of_token(gate, parts, token, &route.policy, denial)
+    }
+
+    fn authorise(&mut self, checked: CheckedCaller) -> Result<Permit<Owing>, Denial> {
         let CheckedCaller { verified, first_sight, proof } = checked;
         let authorised = policy::authorise(self.route, verified, self.by, self.observer)
             .and_then(|permitted| self.further_judged(permitted));
@@ -245,13 +289,13 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         Ok(permitted.proved_by(used))
     }
 
-    fn authorise_again(&mut self, verified: Arc<Verified>) -> Result<Permitted, Denial> {
+    fn authorise_again(&mut self, verified: Arc<Verified>) -> Result<Permit<Owing>, Denial> {
         let permitted = policy::authorise_again(self.route, verified, self.by, self.observer)?;
         self.further_judged(permitted)
     }
 
     /// Each request rechecks the age of the login.
-    fn further_judged(&mut self, permitted: Permitted) -> Result<Permitted, Denial> {
+    fn further_judged(&mut self, permitted: Permit<Owing>) -> Result<Permit<Owing>, Denial> {
         let policy = &self.route.policy;
         let Some(caller) = permitted.caller() else { return Ok(permitted) };
         policy::judge_conditions(self.route, caller, self.path, self.observer)?;
@@ -263,7 +307,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
     }
 
     /// Skips the check of the gate's audience. Returns the caller, and a permit without the caller.
-    pub(super) fn undecided(&mut self) -> Result<(Undecided, Permitted), Denial> {
+    pub(super) fn undecided(&mut self) -> Result<(Undecided, Permit<Owing>), Unpermitted> {
         let found = self.credential()?.ok_or(Denial::NoCredential)?;
         let CheckedCaller { verified, proof, .. } = self.verify(found)?;
         let caller = self.authorise_again(verified)?;
@@ -296,17 +340,26 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
     }
 }
 
-/// Step 8: removes credentials and the client's copies of identity headers, then sets the gate's own headers.
+/// Step 8: removes credentials and the client's copies of identity headers, then sets the gate's own headers. Uses the
+/// permit up.
 ///
 /// # Errors
-/// [`Denial::AssertionUnavailable`]. The errors of [`token_for_service`]. [`Denial::ProofsUnavailable`] if the permit
-/// is not [completed](Inner::completed). After an error the request is unchanged.
-pub(in crate::gate) fn prepare(gate: &Arc<Inner>, parts: &mut Parts, permitted: &Permitted) -> Result<(), Denial> {
-    let route = permitted.route();
-    let policy = &route.policy;
-    if permitted.owes_proof() || permitted.owes_count() {
-        return Err(Denial::ProofsUnavailable(Duration::from_secs(1)));
+/// [`Denial::AssertionUnavailable`], and the errors of [`exchange::token_for_upstream`], with the request's route. After
+/// an error the request is unchanged.
+pub(in crate::gate) fn prepare(
+    gate: &Arc<Inner>,
+    parts: &mut Parts,
+    permit: Permit<Settled>,
+) -> Result<Permitted, (Denial, Arc<Route>)> {
+    let permitted = permit.into_permitted();
+    match prepared(gate, parts, &permitted) {
+        Ok(()) => Ok(permitted),
+        Err(denial) => Err((denial, permitted.into_parts().0)),
     }
+}
+
+fn prepared(gate: &Arc<Inner>, parts: &mut Parts, permitted: &Permitted) -> Result<(), Denial> {
+    let policy = &permitted.route().policy;
     let assertion = assertion_for_service(gate, permitted)?;
     let token = exchange::token_for_upstream(gate, parts, permitted)?;
     gate.strip(|names| names.strip_untrusted(&mut parts.headers, policy));

@@ -10,7 +10,7 @@ use crate::gate::Inner;
 use crate::gate::limits::GovernedCall;
 use rotogate_core::denial::{Denial, NotGood};
 use rotogate_core::headers::Peer;
-use rotogate_core::policy::{self, Permitted};
+use rotogate_core::policy::{self, Due, Owing, Permit};
 use rotogate_core::route::path::CanonicalPath;
 use rotogate_core::route::{Auth, Match, Route, authority};
 
@@ -27,14 +27,14 @@ use rotogate_core::route::{Auth, Match, Route, authority};
 /// # Errors
 /// The denial, and the route that refuses.
 pub(in crate::gate) fn permit_call(
-    gate: &Inner,
+    gate: &Arc<Inner>,
     parts: &Parts,
-    permitted: Permitted,
+    permitted: Permit<Owing>,
     called: &EnclosedCall,
 ) -> Result<GovernedCall, (Denial, Option<Arc<Route>>)> {
     // The rules may have been replaced since the connection began.
     let successor = gate.successor();
-    let gate = successor.as_deref().unwrap_or(gate);
+    let gate = successor.as_ref().unwrap_or(gate);
     let host = authority::check(parts).map_err(|denial| (denial, None))?.host();
     let mut rules = Vec::new();
     if let Some(rule) = gate.routes.named_rule(Some(host), &called.name) {
@@ -62,17 +62,18 @@ pub(in crate::gate) fn permit_call(
     let permitted = rules.into_iter().try_fold(permitted, |permitted, (rule, path)| {
         judge_also(gate, parts, permitted, rule, path.as_deref()).map_err(|denial| (denial, Some(Arc::clone(rule))))
     })?;
+    let permitted = if limits.is_empty() { permitted } else { permitted.owing(Due::Count) };
     Ok((permitted, limits))
 }
 
 /// Looks for the token where the envelope's route accepts it.
 fn judge_also(
-    gate: &Inner,
+    gate: &Arc<Inner>,
     parts: &Parts,
-    permitted: Permitted,
+    permitted: Permit<Owing>,
     rule: &Arc<Route>,
     path: Option<&str>,
-) -> Result<Permitted, Denial> {
+) -> Result<Permit<Owing>, Denial> {
     if !Peer::is_on(parts.extensions.get(), &rule.listeners) {
         return Err(Denial::NoRoute);
     }
@@ -89,7 +90,8 @@ fn judge_also(
             let places_of = &permitted.route().policy;
             let mut observer = ();
             let request = RoutedRequest::new(gate, parts, rule, permitted.by(), &mut observer);
-            request.on_path(path).with_places_of(places_of).caller()
+            // A call does not wait for this: its client tries again.
+            request.on_path(path).with_places_of(places_of).caller().map_err(|unpermitted| unpermitted.denial())
         }
     };
     match (caller, rule.policy.auth, rule.policy.ignores_bad_credential) {
