@@ -9,7 +9,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower::Service;
 
-use super::admit::Admission;
+use super::admit::Settlement;
 use super::endpoint_run::EndpointRun;
 use super::future::{FutureKind, PassedRequest, ResponseFuture};
 use super::permit::prepare;
@@ -25,17 +25,25 @@ use crate::gate::verdict::{Operation, Verdict};
 use crate::gate::{resources, upgrade};
 use rotogate_core::denial::{CallFlaw, Denial};
 use rotogate_core::overload::Refusal;
-use rotogate_core::policy::{Permitted, Undecided};
+use rotogate_core::policy::{Permit, Permitted, Settled, Undecided};
 use rotogate_core::reason::Reason;
 use rotogate_core::route::{OnExpiry, Route};
+use rotogate_core::verify_cache::Verified;
 
 pub(super) enum NotEntered {
-    Shed(Refusal, Permitted),
-    Denied(Denial, Permitted),
+    Shed(Refusal, Arc<Route>, Option<Arc<Verified>>),
+    Denied(Denial, Arc<Route>),
+}
+
+impl NotEntered {
+    fn shed(refusal: Refusal, permit: Permit<Settled>) -> Self {
+        let (route, caller) = permit.into_parts();
+        Self::Shed(refusal, route, caller)
+    }
 }
 
 impl<S, M> GateService<S, M> {
-    pub(super) fn answer<B, R>(&mut self, admission: Admission, parts: Parts, body: B) -> ResponseFuture<S::Future>
+    pub(super) fn answer<B, R>(&mut self, decision: Settlement, parts: Parts, body: B) -> ResponseFuture<S::Future>
     where
         S: Service<Request<B>, Response = Response<R>> + 'static,
         M: ForwardBuffered<S, B>,
@@ -44,41 +52,41 @@ impl<S, M> GateService<S, M> {
     {
         let layer = &self.layer;
         let gate = &layer.gate.0;
-        match admission {
-            Admission::In(permitted) => self.enter(permitted, parts, body),
+        match decision {
+            Settlement::In(permit) => self.enter(permit, parts, body),
             // This layer does not have the body, so it cannot authorise the call.
-            Admission::Call(permitted) if layer.options.head_alone => {
+            Settlement::Call(permit) if layer.options.head_alone => {
                 let denial = Denial::BadCall(CallFlaw::NoBody);
-                layer.refuse(&parts, denial, None, Some(Arc::clone(permitted.route())))
+                layer.refuse(&parts, denial, None, Some(Arc::clone(permit.route())))
             }
-            Admission::Call(permitted) => {
-                let answer = Box::pin(layer.clone().call_outcome(permitted, parts, body, M::keep(&self.inner)));
+            Settlement::Call(permit) => {
+                let answer = Box::pin(layer.clone().call_outcome(permit, parts, body, M::keep(&self.inner)));
                 ResponseFuture::new(FutureKind::Endpoint { answer })
             }
-            Admission::Undecided(undecided, anonymous) => self.enter_undecided(undecided, anonymous, parts, body),
-            Admission::Endpoint(Hit::Operation(operation)) => {
+            Settlement::Undecided(undecided, anonymous) => self.enter_undecided(undecided, anonymous, parts, body),
+            Settlement::Endpoint(Hit::Operation(operation)) => {
                 let run = EndpointRun::new(layer.clone(), &operation);
                 // The future is boxed, so that the future of forwarded requests stays small.
                 let answer = Box::pin(run.outcome(operation, parts, body, M::keep(&self.inner)));
                 ResponseFuture::new(FutureKind::Endpoint { answer })
             }
-            Admission::Endpoint(Hit::Jwks) => layer.published(endpoint::jwks(gate, &parts.method)),
-            Admission::Endpoint(Hit::Metadata(index)) => {
+            Settlement::Endpoint(Hit::Jwks) => layer.published(endpoint::jwks(gate, &parts.method)),
+            Settlement::Endpoint(Hit::Metadata(index)) => {
                 layer.published(endpoint::metadata(gate, index, &parts.method))
             }
-            Admission::Endpoint(Hit::Resource(index)) => match gate.resources.get(index) {
+            Settlement::Endpoint(Hit::Resource(index)) => match gate.resources.get(index) {
                 Some(resource) => layer.published(resources::document(resource, &parts.method)),
                 None => layer.refuse(&parts, Denial::NoRoute, None, None),
             },
-            Admission::Endpoint(Hit::NearMiss(endpoint)) => {
+            Settlement::Endpoint(Hit::NearMiss(endpoint)) => {
                 let dialect = endpoint.and_then(|endpoint| gate.endpoints.dialect(endpoint));
                 layer.refuse(&parts, Denial::NearMiss, dialect, None)
             }
-            Admission::Refused(denial, route) => {
+            Settlement::Refused(denial, route) => {
                 let dialect = route.as_ref().and_then(|route| gate.dialect(&route.policy));
                 layer.refuse(&parts, denial, dialect, route)
             }
-            Admission::WrongMethod(reply) => {
+            Settlement::WrongMethod(reply) => {
                 let reason = Reason::from(Denial::MethodNotAllowed);
                 reason.tell();
                 ResponseFuture::own(*reply, layer.options.annotate.then(|| Verdict::new(reason)))
@@ -87,11 +95,11 @@ impl<S, M> GateService<S, M> {
     }
 
     /// Steps 8 and 9.
-    fn enter<B>(&mut self, permitted: Permitted, mut parts: Parts, body: B) -> ResponseFuture<S::Future>
+    fn enter<B>(&mut self, permit: Permit<Settled>, mut parts: Parts, body: B) -> ResponseFuture<S::Future>
     where
         S: Service<Request<B>>,
     {
-        match self.layer.prepared(&mut parts, permitted) {
+        match self.layer.prepared(&mut parts, permit) {
             Ok(passed) => self.serve(passed, parts, body),
             Err(why) => self.layer.not_entered(why, &parts),
         }
@@ -100,8 +108,8 @@ impl<S, M> GateService<S, M> {
     /// Steps 8 and 9, if a `require()` in the service checks the audience.
     fn enter_undecided<B>(
         &mut self,
-        undecided: Undecided,
-        anonymous: Permitted,
+        undecided: Box<Undecided>,
+        anonymous: Permit<Settled>,
         mut parts: Parts,
         body: B,
     ) -> ResponseFuture<S::Future>
@@ -129,15 +137,15 @@ impl<M> GateLayer<M> {
     pub(super) fn prepared(
         &self,
         parts: &mut Parts,
-        permitted: Permitted,
+        permit: Permit<Settled>,
     ) -> Result<Option<PassedRequest>, NotEntered> {
         let gate = &self.gate.0;
-        let policy = &permitted.route().policy;
-        let caller = permitted.caller();
+        let policy = &permit.route().policy;
+        let caller = permit.caller();
         let counted = caller.map(|caller| InFlightSlot::enter(gate, caller, || gate.holder(parts))).transpose();
         let counted = match counted {
             Ok(counted) => counted,
-            Err(refusal) => return Err(NotEntered::Shed(refusal, permitted)),
+            Err(refusal) => return Err(NotEntered::shed(refusal, permit)),
         };
         let mut place = None;
         if policy.upgrade && parts.headers.contains_key(UPGRADE) {
@@ -146,12 +154,12 @@ impl<M> GateLayer<M> {
             } else {
                 place = match gate.running.overload.tunnels.enter(caller.map(|caller| caller.holder())) {
                     Ok(place) => Some(place),
-                    Err(_) => return Err(NotEntered::Shed(Refusal::Tunnels, permitted)),
+                    Err(_) => return Err(NotEntered::shed(Refusal::Tunnels, permit)),
                 };
             }
         }
         if !self.options.edge {
-            upgrade::settle(gate, parts, &permitted, place);
+            upgrade::settle(gate, parts, permit.route(), caller, place);
         } else if caller.is_some()
             && let Some(place) = place
         {
@@ -159,8 +167,8 @@ impl<M> GateLayer<M> {
         }
         let is_kept = self.options.annotate
             || caller.is_some()
-            || permitted.clears_session()
-            || permitted.quota().is_some()
+            || permit.clears_session()
+            || permit.quota().is_some()
             || gate.browser.is_some();
         // If the caller sent a session cookie, the permit already has it.
         if !self.options.edge
@@ -171,9 +179,10 @@ impl<M> GateLayer<M> {
         // `prepare` removes the token, which distinguishes a client of an API from a person.
         let is_for_people = self.options.edge && policy.credentials.session;
         let reader = is_for_people.then(|| ReaderHeaders::of_request(&parts.method, &parts.headers)).flatten();
-        if let Err(denial) = prepare(gate, parts, &permitted) {
-            return Err(NotEntered::Denied(denial, permitted));
-        }
+        let permitted = match prepare(gate, parts, permit) {
+            Ok(permitted) => permitted,
+            Err((denial, route)) => return Err(NotEntered::Denied(denial, route)),
+        };
         let keep = |permitted| PassedRequest {
             gate: Arc::clone(gate),
             permitted,
@@ -195,26 +204,27 @@ impl<M> GateLayer<M> {
     fn prepared_undecided(
         &self,
         parts: &mut Parts,
-        undecided: Undecided,
-        anonymous: Permitted,
+        undecided: Box<Undecided>,
+        anonymous: Permit<Settled>,
     ) -> Result<PassedRequest, NotEntered> {
         let gate = &self.gate.0;
         let counted = match InFlightSlot::enter(gate, undecided.caller(), || gate.holder(parts)) {
             Ok(counted) => counted,
-            Err(refusal) => return Err(NotEntered::Shed(refusal, anonymous)),
+            Err(refusal) => return Err(NotEntered::shed(refusal, anonymous)),
         };
         upgrade::refuse(parts);
         keep_cookie(gate, parts);
-        if let Err(denial) = prepare(gate, parts, &anonymous) {
-            return Err(NotEntered::Denied(denial, anonymous));
-        }
-        parts.extensions.insert(undecided.clone());
+        let permitted = match prepare(gate, parts, anonymous) {
+            Ok(permitted) => permitted,
+            Err((denial, route)) => return Err(NotEntered::Denied(denial, route)),
+        };
+        parts.extensions.insert(Undecided::clone(&undecided));
         Ok(PassedRequest {
             gate: Arc::clone(gate),
-            permitted: anonymous,
+            permitted,
             counted: Some(counted),
             is_guarded: true,
-            undecided: Some(Box::new(undecided)),
+            undecided: Some(undecided),
             reader: None,
         })
     }
@@ -222,8 +232,10 @@ impl<M> GateLayer<M> {
     pub(super) fn not_entered<F>(&self, why: NotEntered, parts: &Parts) -> ResponseFuture<F> {
         let gate = &self.gate.0;
         match why {
-            NotEntered::Shed(refusal, permitted) => shed(gate, parts, refusal, permitted, self.options.annotate),
-            NotEntered::Denied(denial, permitted) => denied(gate, parts, denial, permitted, self.options.annotate),
+            NotEntered::Shed(refusal, route, caller) => {
+                shed(gate, parts, refusal, (route, caller), self.options.annotate)
+            }
+            NotEntered::Denied(denial, route) => denied(gate, parts, denial, &route, self.options.annotate),
         }
     }
 

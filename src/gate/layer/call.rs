@@ -15,13 +15,14 @@ use tower::Service;
 use super::GateLayer;
 use super::future::{EndpointOutcome, PassedRequest, ResponseFuture};
 use super::refuse::shed;
+use super::settle::Judged;
 use crate::gate::Inner;
 use crate::gate::body_pieces::BodyPieces;
 use crate::gate::forward_buffered::ForwardBuffered;
 use crate::gate::verdict::Verdict;
 use rotogate_core::denial::{CallFlaw, Denial};
 use rotogate_core::overload::{Holder, PoolPermit, Refusal};
-use rotogate_core::policy::{self, Permitted};
+use rotogate_core::policy::{Owing, Permit};
 use rotogate_core::reason::Reason;
 use rotogate_core::reply;
 
@@ -36,7 +37,7 @@ enum UnreadCall {
 impl<M> GateLayer<M> {
     pub(super) async fn call_outcome<S, B>(
         self,
-        permitted: Permitted,
+        permit: Permit<Owing>,
         mut parts: Parts,
         body: B,
         kept: M::Kept,
@@ -47,12 +48,12 @@ impl<M> GateLayer<M> {
         B: Body<Data: Send> + Send + 'static,
     {
         let gate = &self.gate.0;
-        let (route, by) = (Arc::clone(permitted.route()), permitted.by());
+        let route = Arc::clone(permit.route());
         let own = |future: ResponseFuture<S::Future>| EndpointOutcome::Admitted(Box::new(future));
         let refuse = |parts: &Parts, denial| own(self.refuse(parts, denial, None, Some(Arc::clone(&route))));
         let Some(mcp) = gate.mcp(&route.policy) else { return refuse(&parts, Denial::NoRoute) };
         let longest = route.policy.max_body.map_or(mcp.settings.max_message, |most| most.min(mcp.settings.max_message));
-        let holder = permitted.caller().map(|caller| caller.holder()).or_else(|| gate.holder(&parts));
+        let holder = permit.caller().map(|caller| caller.holder()).or_else(|| gate.holder(&parts));
         let (body, room) = match read(gate, holder, longest, body).await {
             Ok(read) => read,
             Err(UnreadCall::Denied(denial)) => return refuse(&parts, denial),
@@ -64,43 +65,28 @@ impl<M> GateLayer<M> {
                     .then(|| Verdict { route: Some(route), ..Verdict::new(Reason::BODY_TOO_SLOW) });
                 return EndpointOutcome::reply(reply::problem(StatusCode::REQUEST_TIMEOUT, None), verdict);
             }
-            Err(UnreadCall::Shed(why)) => return own(shed(gate, &parts, why, permitted, self.options.annotate)),
-        };
-        if let Err(denial) = gate.judge_body(mcp, &mut parts, &permitted, &body) {
-            return refuse(&parts, denial);
-        }
-        let rules = gate.limits_of_call(&route.policy, &parts);
-        let permitted = match gate.count_waiting(&parts, permitted.caller(), &route.policy, &rules).await {
-            Ok(quota) => permitted.counted(quota),
-            Err(denial) => {
-                Inner::note_exceeded(&mut parts, permitted.caller());
-                return refuse(&parts, denial);
+            Err(UnreadCall::Shed(why)) => {
+                return own(shed(gate, &parts, why, permit.into_parts(), self.options.annotate));
             }
         };
-        let permitted = match gate.judged_again(permitted) {
-            Ok(permitted) => permitted,
-            Err(denial) => return refuse(&parts, denial),
-        };
-        if gate.owes_exchange(&permitted)
-            && let Err(denial) = gate.exchanged(&permitted, &mut parts.extensions).await
-        {
+        if let Err(denial) = gate.judge_body(mcp, &mut parts, permit.caller(), &body) {
             return refuse(&parts, denial);
         }
-        let passed = match self.prepared(&mut parts, permitted) {
+        let permit = match gate.settle((permit.body_checked(), None), None, &mut parts).await {
+            Judged::Pass(permit, _) => permit,
+            Judged::Refuse(denial) => return refuse(&parts, denial),
+            Judged::Owe(_) => return refuse(&parts, Denial::BadCall(CallFlaw::NoBody)),
+        };
+        let passed = match self.prepared(&mut parts, permit) {
             Ok(passed) => passed,
             Err(why) => return own(self.not_entered(why, &parts)),
         };
         parts.headers.remove(TRANSFER_ENCODING);
         parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-        let mut passed = passed.unwrap_or_else(|| PassedRequest {
-            gate: Arc::clone(gate),
-            permitted: policy::permit_anonymous(&route, by),
-            counted: None,
-            is_guarded: true,
-            undecided: None,
-            reader: None,
+        let passed = passed.map(|passed| {
+            let counted = passed.counted.map(|counted| counted.keeping(Some(room)));
+            PassedRequest { counted, ..passed }
         });
-        passed.counted = passed.counted.map(|counted| counted.keeping(Some(room)));
         match M::forward(kept, parts, body).await {
             Ok(future) => EndpointOutcome::In { future, passed, annotate: self.options.annotate },
             Err(why) => {

@@ -110,9 +110,7 @@ impl<M> EndpointRun<M> {
         S: Service<Request<B>>,
         M: ForwardBuffered<S, B>,
     {
-        let admitted = self.layer.admit_on_route_waiting(&mut parts).await;
-        let prepared = admitted.and_then(|permitted| self.layer.prepare_bare(&mut parts, permitted));
-        let said = match prepared {
+        let said = match self.layer.prepared_bare(&mut parts).await {
             Ok(()) => M::consult(kept, parts).await,
             Err(denial) => ConsultResult::Refused(denial),
         };
@@ -144,6 +142,7 @@ impl<M> EndpointRun<M> {
                 let gate = Arc::clone(self.gate());
                 let passed =
                     PassedRequest { gate, permitted, counted, is_guarded: false, undecided: None, reader: None };
+                let passed = Some(passed);
                 EndpointOutcome::In { future, passed, annotate: self.layer.options.annotate }
             }
             Err(why) => self.not_forwarded(why),

@@ -9,6 +9,7 @@ use http::{Extensions, Method, StatusCode};
 
 use super::GateLayer;
 use super::admit::{Admission, EndpointMatch};
+use super::debt::Receipt;
 use super::refuse::rendered;
 use crate::dialect::{Dialect, Reply};
 use crate::gate::endpoint::{self, Hit};
@@ -17,6 +18,7 @@ use crate::gate::{Inner, preflight, resources};
 use rotogate_core::denial::Denial;
 use rotogate_core::fault::Fault;
 use rotogate_core::headers::Peer;
+use rotogate_core::policy::Due;
 use rotogate_core::reason::Reason;
 use rotogate_core::route::path::CanonicalPath;
 use rotogate_core::route::{Route, RoutePolicy};
@@ -72,6 +74,19 @@ impl Decision {
         };
         self.at_endpoint(what.to_owned(), refusal, &parts.method);
     }
+
+    fn refused(
+        &mut self,
+        gate: &Inner,
+        denial: Denial,
+        route: Option<Arc<Route>>,
+        parts: &Parts,
+        recorder: &mut Recorder,
+    ) {
+        let denial = recorder.refused(denial);
+        self.refusal = Some(gate.refusal(parts, denial, None, route.as_ref()));
+        self.route = route;
+    }
 }
 
 impl<M> GateLayer<M> {
@@ -122,16 +137,17 @@ impl<M> GateLayer<M> {
         if let Some(peer) = presented.extensions.remove::<Peer>() {
             extensions.insert(peer);
         }
-        if let Some(answer) = answer {
-            extensions.insert(answer);
+        if let Some(answer) = &answer {
+            extensions.insert(answer.clone());
         }
+        let receipt = answer.map(Receipt::of_session);
         presented.extensions = extensions;
         let mut parts = presented.clone();
         let mut recorder = Recorder::default();
-        let admission = self.admit_observed(&mut parts, EndpointMatch::Serve, &mut recorder);
-        if let Admission::In(permitted) | Admission::Call(permitted) | Admission::Undecided(_, permitted) = &admission
-            && !permitted.is_counted()
-            && let Some(foreseen) = self.gate.0.foreseen_limit(&parts, permitted)
+        let admission = self.admit_observed(&mut parts, EndpointMatch::Serve, receipt.as_ref(), &mut recorder);
+        if let Admission::In(permit) | Admission::Undecided(_, permit) = &admission
+            && permit.owes(Due::Count)
+            && let Some(foreseen) = self.gate.0.foreseen_limit(&parts, permit)
         {
             let _ = recorder.judged(Rule::Quota, foreseen);
         }
@@ -183,17 +199,17 @@ impl<M> GateLayer<M> {
         let gate = &*self.gate.0;
         let mut decision = Decision::default();
         match admission {
-            Admission::In(permitted) | Admission::Call(permitted) | Admission::Undecided(_, permitted) => {
-                let (route, caller) = permitted.into_parts();
+            Admission::In(permit) | Admission::Undecided(_, permit) => {
+                let (route, caller) = permit.into_parts();
                 if let Some(denial) = recorder.refusal {
                     decision.refusal = Some(gate.refusal(parts, denial, None, Some(&route)));
                 }
                 (decision.route, decision.caller) = (Some(route), caller);
             }
-            Admission::Refused(denial, route) => {
-                let denial = recorder.refused(denial);
-                decision.refusal = Some(gate.refusal(parts, denial, None, route.as_ref()));
-                decision.route = route;
+            Admission::Refused(denial, route) => decision.refused(gate, denial, route, parts, recorder),
+            // An observer without effects owes nothing.
+            Admission::Owes(check) => {
+                decision.refused(gate, check.debt.denial(), Some(check.route), parts, recorder);
             }
             Admission::WrongMethod(reply) => {
                 recorder.refused(Denial::MethodNotAllowed);

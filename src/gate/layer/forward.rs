@@ -12,25 +12,22 @@ use http::request::Parts;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::GateLayer;
-use super::admit::{Admission, EndpointMatch};
+use super::admit::EndpointMatch;
 use super::permit::{prepare, withhold};
 use super::permit_call::permit_call;
+use super::settle::Judged;
 use crate::dialect::{Forward, Reply};
 use crate::gate::in_flight::InFlightSlot;
 use crate::gate::overloaded::overloaded;
 use crate::gate::upgrade;
 use rotogate_core::credential::Places;
-use rotogate_core::denial::Denial;
+use rotogate_core::denial::{CallFlaw, Denial};
 use rotogate_core::overload::PoolPermit;
 use rotogate_core::policy::Permitted;
 use rotogate_core::reason::Reason;
 use rotogate_core::route::Route;
 
 type RefusedForward = (Reply, Reason, Option<Arc<Route>>);
-
-fn only_permitted(admission: Admission) -> Result<Permitted, Denial> {
-    admission.permitted().map_err(|(denial, _)| denial)
-}
 
 impl<M> GateLayer<M> {
     pub(super) async fn forwarded(
@@ -52,44 +49,40 @@ impl<M> GateLayer<M> {
             value.set_sensitive(true);
             parts.headers.insert(AUTHORIZATION, value);
         }
-        let admitted = self.admit_waiting(&mut parts, EndpointMatch::Skip).await.permitted();
-        let permitted = admitted.and_then(|permitted| permit_call(&self.gate.0, &parts, permitted, &called));
-        let permitted = match permitted {
+        let admitted = self.admit_waiting(&mut parts, EndpointMatch::Skip).await.permit();
+        let permitted = admitted.and_then(|permit| permit_call(&self.gate.0, &parts, permit, &called));
+        let (permit, limits) = match permitted {
             Ok(permitted) => permitted,
             Err((denial, route)) => return refuse(denial, route),
         };
         let is_checked = |credential: &SecretString| {
-            permitted.0.caller().is_some_and(|caller| caller.token().has_text(credential.expose_secret()))
+            permit.caller().is_some_and(|caller| caller.token().has_text(credential.expose_secret()))
         };
         if keeps_credential && !credential.as_ref().is_none_or(is_checked) {
             // A lenient route did not check the token, but the service would use it.
-            return refuse(Denial::UnusableCredential, Some(Arc::clone(permitted.0.route())));
+            return refuse(Denial::UnusableCredential, Some(Arc::clone(permit.route())));
         }
         upgrade::refuse(&mut parts);
-        let (permitted, limits) = permitted;
         let gate = &self.gate.0;
-        let route = Arc::clone(permitted.route());
-        let completed = async {
-            let permitted = gate.count_proof(permitted).await?;
-            let quota = gate.count_waiting(&parts, permitted.caller(), &route.policy, &limits).await?;
-            gate.judged_again(permitted.counted(quota))
-        };
-        let permitted = match completed.await {
-            Ok(permitted) => permitted,
-            Err(denial) => return refuse(denial, Some(route)),
+        let route = Arc::clone(permit.route());
+        let permit = match gate.settle((permit, None), Some(&limits), &mut parts).await {
+            Judged::Pass(permit, _) => permit,
+            Judged::Refuse(denial) => return refuse(denial, Some(route)),
+            Judged::Owe(_) => return refuse(Denial::BadCall(CallFlaw::NoBody), Some(route)),
         };
         let counted =
-            permitted.caller().map(|caller| InFlightSlot::enter(gate, caller, || gate.holder(&parts))).transpose();
+            permit.caller().map(|caller| InFlightSlot::enter(gate, caller, || gate.holder(&parts))).transpose();
         let counted = match counted {
             Ok(counted) => counted.map(|counted| counted.keeping(room)),
             Err(refusal) => {
                 let reply = overloaded(refusal, gate.endpoints.dialect(endpoint), &parts.headers);
-                return Err(Box::new((reply, Reason::shed(refusal), Some(Arc::clone(permitted.route())))));
+                return Err(Box::new((reply, Reason::shed(refusal), Some(route))));
             }
         };
-        if let Err(denial) = prepare(gate, &mut parts, &permitted) {
-            return refuse(denial, Some(Arc::clone(permitted.route())));
-        }
+        let permitted = match prepare(gate, &mut parts, permit) {
+            Ok(permitted) => permitted,
+            Err((denial, route)) => return refuse(denial, Some(route)),
+        };
         // The token is removed from every place that the protocol allows, whatever the route's policy is (requirement
         // R13).
         self.withhold_of(endpoint, &mut parts);
@@ -109,20 +102,19 @@ impl<M> GateLayer<M> {
         }
     }
 
-    #[cfg(feature = "kuzzle")]
-    pub(in crate::gate) fn admit_on_route(&self, parts: &mut Parts) -> Result<Permitted, Denial> {
-        only_permitted(self.admit(parts, EndpointMatch::Skip))
-    }
-
-    pub(super) async fn admit_on_route_waiting(&self, parts: &mut Parts) -> Result<Permitted, Denial> {
+    /// Admits and prepares a request whose reply the gate reads itself. The reply must not be partial, conditional or
+    /// compressed.
+    pub(super) async fn prepared_bare(&self, parts: &mut Parts) -> Result<(), Denial> {
+        let gate = &self.gate.0;
         let admission = self.admit_waiting(parts, EndpointMatch::Skip).await;
-        only_permitted(self.count(admission, parts).await)
-    }
-
-    /// Prepares a request whose reply the gate reads itself. The reply must not be partial, conditional or compressed.
-    pub(super) fn prepare_bare(&self, parts: &mut Parts, permitted: Permitted) -> Result<(), Denial> {
+        let permit = admission.permit().map_err(|(denial, _)| denial)?;
+        let permit = match gate.settle((permit, None), None, parts).await {
+            Judged::Pass(permit, _) => permit,
+            Judged::Refuse(denial) => return Err(denial),
+            Judged::Owe(_) => return Err(Denial::BadCall(CallFlaw::NoBody)),
+        };
         upgrade::refuse(parts);
-        prepare(&self.gate.0, parts, &permitted)?;
+        let permitted = prepare(gate, parts, permit).map_err(|(denial, _)| denial)?;
         parts.extensions.insert(permitted);
         for name in [
             ACCEPT_ENCODING,

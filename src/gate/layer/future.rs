@@ -28,7 +28,7 @@ pub(super) enum EndpointOutcome<F> {
     /// The endpoint replies.
     Reply(Box<(Reply, Option<Verdict>)>),
     /// The service replies.
-    In { future: F, passed: PassedRequest, annotate: bool },
+    In { future: F, passed: Option<PassedRequest>, annotate: bool },
     /// The decision was delayed.
     Admitted(Box<ResponseFuture<F>>),
 }
@@ -205,9 +205,7 @@ where
                 }
                 FutureKindProjection::Endpoint { answer } => match ready!(answer.as_mut().poll(cx)) {
                     EndpointOutcome::Reply(reply) => FutureKind::Own { reply: Some(reply) },
-                    EndpointOutcome::In { future, passed, annotate } => {
-                        FutureKind::Inner { future, passed: Some(passed), annotate }
-                    }
+                    EndpointOutcome::In { future, passed, annotate } => FutureKind::Inner { future, passed, annotate },
                     EndpointOutcome::Admitted(answer) => {
                         *is_bare |= answer.is_bare;
                         answer.kind
@@ -231,13 +229,13 @@ fn answered<R: Body>(
     }
     if let Some((reply, reason)) = passed.as_ref().and_then(|passed| passed.unjudged(response.headers())) {
         let verdict = passed.filter(|_| annotate);
-        let verdict = verdict.map(|passed| Verdict { reason, ..Verdict::passed(passed.permitted) });
+        let verdict = verdict.map(|passed| Verdict { reason, ..Verdict::passed(passed.permitted.into_parts()) });
         return annotated(own(reply, is_bare), verdict);
     }
     if let Some((reply, reason)) = passed.as_ref().and_then(|passed| passed.unauthorized(response.status())) {
         let verdict = passed.filter(|_| annotate).map(|passed| {
             let reader = passed.reader.and_then(|headers| headers.reader());
-            Verdict { reason, reader, ..Verdict::passed(passed.permitted) }
+            Verdict { reason, reader, ..Verdict::passed(passed.permitted.into_parts()) }
         });
         return annotated(own(reply, is_bare), verdict);
     }
@@ -261,7 +259,7 @@ fn answered<R: Body>(
     let guard = passed.as_ref().and_then(|passed| passed.guard(&response));
     let verdict = passed.filter(|_| annotate).map(|passed| {
         let reader = passed.reader;
-        let verdict = Verdict::passed(passed.permitted);
+        let verdict = Verdict::passed(passed.permitted.into_parts());
         // A `require()` behind the gate, an extractor, or the proxy may have set a more specific reason.
         match response.extensions_mut().remove::<Reason>() {
             Some(reason) => Verdict { reason, reader: reader.and_then(|headers| headers.reader()), ..verdict },

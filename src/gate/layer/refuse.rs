@@ -15,9 +15,9 @@ use rotogate_core::credential;
 use rotogate_core::denial::Denial;
 use rotogate_core::engine::{HeldUp, Origin};
 use rotogate_core::overload::Refusal;
-use rotogate_core::policy::Permitted;
 use rotogate_core::reason::Reason;
 use rotogate_core::route::{Route, RoutePolicy};
+use rotogate_core::verify_cache::Verified;
 
 /// Refuses a request in the dialect of its route, or in the dialect that the request indicates. Otherwise the reply is
 /// a gRPC status or a problem document.
@@ -79,12 +79,11 @@ pub(super) fn denied<F>(
     gate: &Inner,
     parts: &Parts,
     denial: Denial,
-    permitted: Permitted,
+    route: &Arc<Route>,
     annotate: bool,
 ) -> ResponseFuture<F> {
-    let (route, _) = permitted.into_parts();
     let dialect = gate.dialect(&route.policy);
-    let (reply, verdict) = refused(gate, parts, denial, dialect, Some(route.clone()), annotate);
+    let (reply, verdict) = refused(gate, parts, denial, dialect, Some(Arc::clone(route)), annotate);
     ResponseFuture::own(reply, annotate.then_some(verdict))
 }
 
@@ -92,17 +91,17 @@ pub(super) fn shed<F>(
     gate: &Inner,
     parts: &Parts,
     refusal: Refusal,
-    permitted: Permitted,
+    (route, caller): (Arc<Route>, Option<Arc<Verified>>),
     annotate: bool,
 ) -> ResponseFuture<F> {
-    let policy = &permitted.route().policy;
+    let policy = &route.policy;
     let mut reply = overloaded(refusal, gate.dialect(policy), &parts.headers);
     if policy.dialect.is_none() {
         reply = gate.for_person((&parts.method, &parts.headers), Some(policy), None, reply);
     }
     let reason = Reason::shed(refusal);
     reason.tell();
-    ResponseFuture::own(reply, annotate.then(|| Verdict { reason, ..Verdict::passed(permitted) }))
+    ResponseFuture::own(reply, annotate.then(|| Verdict { reason, ..Verdict::passed((route, caller)) }))
 }
 
 impl Inner {
