@@ -17,7 +17,7 @@ use rotogate_core::claim::ClaimPath;
 use rotogate_core::denial::Denial;
 use rotogate_core::engine::{HeldUp, Origin};
 use rotogate_core::limit::{Left, LimitedCaller, LimitedRequest, Limits, RunningLimit, Unmet};
-use rotogate_core::policy::{Permitted, QuotaFields};
+use rotogate_core::policy::{Owing, Permit, QuotaFields};
 use rotogate_core::reply::seconds;
 use rotogate_core::route::{RateLimit, Route, RoutePolicy, unusable_limit};
 use rotogate_core::verify_cache::Verified;
@@ -42,7 +42,7 @@ pub(super) struct RouteLimits {
 }
 
 pub(super) type CallLimits = Vec<Arc<RunningLimit>>;
-pub(super) type GovernedCall = (Permitted, CallLimits);
+pub(super) type GovernedCall = (Permit<Owing>, CallLimits);
 
 #[derive(Clone)]
 pub(super) struct OverQuota(Arc<Verified>);
@@ -85,11 +85,6 @@ impl OverQuota {
 }
 
 impl Inner {
-    pub(super) fn owes_count(&self, permitted: &Permitted) -> bool {
-        let policy = &permitted.route().policy;
-        permitted.owes_count() || (!permitted.is_counted() && self.has_call_limits(policy))
-    }
-
     pub(super) fn limits_of<'a>(&self, rules: impl IntoIterator<Item = &'a Route>) -> Vec<Arc<RunningLimit>> {
         let all = rules.into_iter().flat_map(|rule| self.limits.of_policy(&rule.policy).cloned().collect::<Vec<_>>());
         all.collect()
@@ -184,7 +179,7 @@ impl Inner {
     }
 
     #[cfg(feature = "program")]
-    pub(super) fn foreseen_limit(&self, parts: &Parts, permitted: &Permitted) -> Option<Result<(), Denial>> {
+    pub(super) fn foreseen_limit(&self, parts: &Parts, permitted: &Permit<Owing>) -> Option<Result<(), Denial>> {
         let policy = &permitted.route().policy;
         let rules = self.limits_of_call(policy, parts);
         if policy.rate.is_empty() && rules.is_empty() {

@@ -12,13 +12,14 @@ use crate::dialect::said_json;
 use rotogate_core::denial::{CallFlaw, Denial};
 use rotogate_core::limit::RunningLimit;
 use rotogate_core::mcp::{self, Call, CallHead, Message, MessageId, has_call_headers};
-use rotogate_core::policy::{self, Permitted};
+use rotogate_core::policy;
 use rotogate_core::refusal::ChallengeParams;
 use rotogate_core::reply::Reply;
 use rotogate_core::route::{CallRule, CallRules, Mcp, Route, RoutePolicy};
 use rotogate_core::rule::Rule;
 use rotogate_core::session::Scope;
 use rotogate_core::token::observer::Observer;
+use rotogate_core::verify_cache::Verified;
 
 #[derive(Debug)]
 pub(super) struct ReadyMcp {
@@ -61,6 +62,11 @@ impl ReadyMcp {
         Ok(Self { settings, rules, has_limits })
     }
 
+    /// Returns whether a rule for calls has limits.
+    pub(super) const fn has_limits(&self) -> bool {
+        self.has_limits
+    }
+
     /// The resource must accept the call's protocol version.
     fn head<'a>(&self, headers: &'a HeaderMap) -> Result<CallHead<'a>, CallFlaw> {
         let head = CallHead::read(headers)?;
@@ -75,12 +81,12 @@ impl ReadyMcp {
     fn judge<O: Observer>(
         &self,
         gate: &Inner,
-        permitted: &Permitted,
+        caller: Option<&Arc<Verified>>,
         call: &Call<'_>,
         observer: &mut O,
     ) -> Result<(), Denial> {
         for rule in self.rules.of_call(call) {
-            let judged = match permitted.caller() {
+            let judged = match caller {
                 Some(caller) => policy::judge_call(&rule.route, caller, || gate.engine.clock().wall(), observer),
                 None => observer.judged(Rule::Credential, Err(Denial::NoCredential)),
             };
@@ -108,7 +114,7 @@ impl Inner {
         &self,
         mcp: &ReadyMcp,
         parts: &Parts,
-        permitted: &Permitted,
+        caller: Option<&Arc<Verified>>,
         observer: &mut O,
     ) -> Result<HeadVerdict, Denial> {
         // A page that uses DNS rebinding still states its own origin in `Origin`.
@@ -128,7 +134,7 @@ impl Inner {
         }
         let head = observer.read(Rule::Route, head.map_err(Denial::BadCall))?;
         if let Some(call) = head.into_call() {
-            mcp.judge(self, permitted, &call, observer)?;
+            mcp.judge(self, caller, &call, observer)?;
         }
         match mcp.settings.headers_alone {
             true => Ok(HeadVerdict::Decided),
@@ -150,11 +156,11 @@ impl Inner {
         &self,
         mcp: &ReadyMcp,
         parts: &mut Parts,
-        permitted: &Permitted,
+        caller: Option<&Arc<Verified>>,
         body: &[u8],
     ) -> Result<(), Denial> {
         let mut context = CallContext::default();
-        let judged = self.judge_message(mcp, &parts.headers, permitted, body, &mut context);
+        let judged = self.judge_message(mcp, &parts.headers, caller, body, &mut context);
         parts.extensions.insert(context);
         judged
     }
@@ -163,7 +169,7 @@ impl Inner {
         &self,
         mcp: &ReadyMcp,
         headers: &HeaderMap,
-        permitted: &Permitted,
+        caller: Option<&Arc<Verified>>,
         body: &[u8],
         context: &mut CallContext,
     ) -> Result<(), Denial> {
@@ -183,10 +189,10 @@ impl Inner {
             return Ok(());
         }
         if is_older {
-            let granted = permitted.caller().map(|caller| caller.token().scope.clone()).unwrap_or_default();
+            let granted = caller.map(|caller| caller.token().scope.clone()).unwrap_or_default();
             context.older = Some((call.clone().into_owned(), granted));
         }
-        mcp.judge(self, permitted, &call, &mut ())
+        mcp.judge(self, caller, &call, &mut ())
     }
 
     /// Adds the call's requirements, so that one response names all required scopes.
@@ -222,12 +228,9 @@ impl Inner {
         }
     }
 
-    pub(super) fn has_call_limits(&self, policy: &RoutePolicy) -> bool {
-        self.mcp(policy).is_some_and(|mcp| mcp.has_limits)
-    }
-
     pub(super) fn limits_of_call(&self, policy: &RoutePolicy, parts: &Parts) -> Vec<Arc<RunningLimit>> {
-        let known = if self.has_call_limits(policy) { self.known_call(policy, parts) } else { None };
+        let has_limits = self.mcp(policy).is_some_and(ReadyMcp::has_limits);
+        let known = if has_limits { self.known_call(policy, parts) } else { None };
         let Some((mcp, call, _)) = known else { return Vec::new() };
         self.limits_of(mcp.rules.of_call(&call).map(|rule| &*rule.route))
     }

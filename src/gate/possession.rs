@@ -3,8 +3,6 @@
 //! connection with that certificate (RFC 8705 §3). The proof and the certificate are checked for every request, even if
 //! the token is in the cache.
 
-use std::sync::Arc;
-
 use http::header::CACHE_CONTROL;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method};
@@ -16,7 +14,7 @@ use rotogate_core::denial::{Denial, ProofFlaw};
 use rotogate_core::dpop::{self, CheckedProof, Dpop, Expected, HttpScheme, OnceProof, TargetUri, UsedProof};
 use rotogate_core::fault::Error;
 use rotogate_core::headers::{self, Peer};
-use rotogate_core::policy::Permitted;
+use rotogate_core::policy::{Owing, Permit};
 use rotogate_core::refusal::Schemes;
 use rotogate_core::reply::Reply;
 use rotogate_core::route::{Hosts, Route, authority};
@@ -123,36 +121,15 @@ impl Inner {
     ///
     /// # Errors
     /// The proof was used at another gate, or the store cannot determine whether it was used.
-    pub(super) async fn count_proof(&self, mut permitted: Permitted) -> Result<Permitted, Denial> {
-        let Some(name) = permitted.take_owed_proof() else { return Ok(permitted) };
+    pub(super) async fn count_proof(&self, permit: &mut Permit<Owing>) -> Result<(), Denial> {
+        let Some(name) = permit.take_owed_proof() else { return Ok(()) };
         let counted = self.running.dpop.use_in_store(name, &**self.engine.store()).await;
         self.running.faults.tell(&counted, || self.engine.clock().source().monotonic());
         match counted {
-            Ok(()) => Ok(permitted),
+            Ok(()) => Ok(()),
             Err(Error::Denied(denial)) => Err(denial),
             Err(Error::Failed(fault)) => Err(Denial::ProofsUnavailable(fault.retry_after())),
         }
-    }
-
-    /// Marks a permitted request's proof as used, and checks the caller again.
-    ///
-    /// # Errors
-    /// The reason for the refusal.
-    pub(in crate::gate) async fn completed(&self, permitted: Permitted) -> Result<Permitted, Denial> {
-        let permitted = self.count_proof(permitted).await?;
-        self.judged_again(permitted)
-    }
-
-    /// Checks the caller again, because the token may have been revoked while the request waited.
-    ///
-    /// # Errors
-    /// The reason for the refusal.
-    // Requirements S28 and D15.
-    pub(in crate::gate) fn judged_again(&self, permitted: Permitted) -> Result<Permitted, Denial> {
-        if let Some(caller) = permitted.caller() {
-            self.checker.check_known(Arc::clone(caller), &mut ())?;
-        }
-        Ok(permitted)
     }
 
     pub(super) fn presented_proof(&self, parts: &Parts) -> Option<PresentedProof> {

@@ -16,6 +16,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -27,15 +28,16 @@ use tower::{Layer, Service};
 use super::body::GateBody;
 use super::browser::keep_cookie;
 use super::identity::Identity;
-use super::layer::{ResponseFuture, Settled};
+use super::layer::{Debt, Judged, Receipt, ResponseFuture, Unpermitted};
 use super::signed_out::Led;
 use super::{Gate, layer, respond, upgrade};
 use rotogate_core::claim::ClaimPath;
 use rotogate_core::denial::Denial;
-use rotogate_core::policy::{self, By, Permitted, Undecided};
+use rotogate_core::policy::{self, By, Owing, Permit, Permitted, Settled, Undecided};
 use rotogate_core::reason::Reason;
 use rotogate_core::route::{Auth, Role, Route, RoutePolicy};
 use rotogate_core::session::scope::{Scope, impossible};
+use rotogate_core::verify_cache::Verified;
 
 /// Admits a request if its caller meets all conditions. See [`Gate::require`].
 ///
@@ -80,6 +82,9 @@ struct Check(Arc<CheckFn>);
 type CheckFn = dyn Fn(&Identity, &Parts) -> bool + Send + Sync;
 
 rotogate_core::debug_with!(Check);
+
+/// The routes of a `require()` owe nothing that only the layer can pay.
+const UNPAID: Denial = Denial::ProofsUnavailable(Duration::from_secs(1));
 
 /// A malformed string becomes a scope that tokens cannot have.
 fn required(all: &str) -> Scope {
@@ -285,8 +290,8 @@ impl RequireLayer {
     }
 }
 
-struct Judged {
-    permitted: Permitted,
+struct Considered {
+    permit: Permit<Owing>,
     is_known: bool,
     has_caller: bool,
 }
@@ -340,41 +345,17 @@ where
 
     fn call(&mut self, request: Request<B>) -> ResponseFuture<S::Future> {
         let (mut parts, body) = request.into_parts();
-        let judged = self.layer.judge_parts(&mut parts);
-        let policy = &self.layer.route.policy;
-        let wait = match &judged {
-            Ok(_) => None,
-            Err(denial) => layer::awaited(&self.layer.gate.0, &parts, *denial, policy),
+        let considered = self.layer.consider(&mut parts, None);
+        let owing = match self.layer.decided_now(considered, &mut parts) {
+            Ok(decided) => return self.answer(decided, parts, body),
+            Err(owing) => owing,
         };
-        let is_pending = matches!(&judged, Ok(Some(judged)) if judged.permitted.owes_proof());
-        if wait.is_none() && !is_pending {
-            let judged = judged.and_then(|judged| self.layer.admit(&mut parts, judged));
-            return self.answer(judged, parts, body);
-        }
         // The returned future takes the ready service, because a clone may not be ready.
         let clone = self.inner.clone();
         let mut service = Self { inner: std::mem::replace(&mut self.inner, clone), layer: self.layer.clone() };
         let layer = self.layer.clone();
-        let admitted = async move {
-            let judged = match wait {
-                Some(wait) => {
-                    let settled = wait.settled().await;
-                    settled.give(&mut parts);
-                    let judged = layer.judge_parts(&mut parts).map_err(|denial| settled.refusal(denial));
-                    Settled::take_back(&mut parts);
-                    judged
-                }
-                None => judged,
-            };
-            let judged = match judged {
-                Ok(Some(judged)) => {
-                    layer.gate.0.completed(judged.permitted).await.map(|permitted| Some(Judged { permitted, ..judged }))
-                }
-                judged => judged,
-            };
-            (judged.and_then(|judged| layer.admit(&mut parts, judged)), parts)
-        };
-        ResponseFuture::later(admitted, move |(admitted, parts)| service.answer(admitted, parts, body))
+        let decided = async move { (layer.decided(owing, &mut parts).await, parts) };
+        ResponseFuture::later(decided, move |(decided, parts)| service.answer(decided, parts, body))
     }
 }
 
@@ -419,14 +400,17 @@ impl<S> Require<S> {
 impl RequireLayer {
     /// Returns `None` if the gate's layer lets this `require()` decide on the audience. The layer has already admitted
     /// and prepared that request.
-    fn judge_parts(&self, parts: &mut Parts) -> Result<Option<Judged>, Denial> {
+    fn consider(&self, parts: &mut Parts, receipt: Option<&Receipt>) -> Result<Option<Considered>, Unpermitted> {
         let gate = &self.gate.0;
         if let Some(undecided) = parts.extensions.get::<Undecided>().filter(|undecided| undecided.by().gate == gate.id)
         {
-            let permitted = undecided.decide(&self.route)?;
-            self.judge_conditions(parts, &permitted)?;
+            let permit = undecided.decide(&self.route)?;
+            self.judge_conditions(parts, permit.caller())?;
+            let Judged::Pass(permit, _) = gate.settle_now((permit, None), parts) else {
+                return Err(UNPAID.into());
+            };
             keep_cookie(gate, parts);
-            layer::prepare(gate, parts, &permitted)?;
+            let permitted = layer::prepare(gate, parts, permit).map_err(|(denial, _)| denial)?;
             parts.extensions.remove::<Undecided>();
             parts.extensions.insert(permitted);
             return Ok(None);
@@ -435,31 +419,78 @@ impl RequireLayer {
         let known = parts.extensions.get::<Permitted>().filter(|known| known.by().gate == gate.id);
         let (is_known, has_caller) = (known.is_some(), known.is_some_and(|known| known.caller().is_some()));
         let by = known.map_or(By { gate: gate.id, layer: false, defers: false }, Permitted::by);
-        let permitted = layer::RoutedRequest::new(gate, parts, &self.route, by, &mut ()).permit()?;
-        if let Some(caller) = permitted.caller() {
+        let mut observer = ();
+        let request = layer::RoutedRequest::new(gate, parts, &self.route, by, &mut observer);
+        let permit = request.with_receipt(receipt).permit()?;
+        if let Some(caller) = permit.caller() {
             gate.renew_ahead(caller, parts);
         }
-        self.judge_conditions(parts, &permitted)?;
-        Ok(Some(Judged { permitted, is_known, has_caller }))
+        self.judge_conditions(parts, permit.caller())?;
+        Ok(Some(Considered { permit, is_known, has_caller }))
     }
 
-    fn admit(&self, parts: &mut Parts, judged: Option<Judged>) -> Result<(), Denial> {
+    /// Decides on a request that need not wait.
+    ///
+    /// # Errors
+    /// What the request owes.
+    fn decided_now(
+        &self,
+        considered: Result<Option<Considered>, Unpermitted>,
+        parts: &mut Parts,
+    ) -> Result<Result<(), Denial>, Result<Considered, Box<Debt>>> {
+        match considered {
+            Ok(None) => Ok(Ok(())),
+            Ok(Some(Considered { permit, is_known, has_caller })) => {
+                match self.gate.0.settle_now((permit, None), parts) {
+                    Judged::Pass(permit, _) => Ok(self.admit(parts, permit, (is_known, has_caller))),
+                    Judged::Refuse(denial) => Ok(Err(denial)),
+                    Judged::Owe((permit, _)) => Err(Ok(Considered { permit, is_known, has_caller })),
+                }
+            }
+            Err(Unpermitted::Refused(denial)) => Ok(Err(denial)),
+            Err(Unpermitted::Owes(debt)) => Err(Err(debt)),
+        }
+    }
+
+    async fn decided(&self, owing: Result<Considered, Box<Debt>>, parts: &mut Parts) -> Result<(), Denial> {
+        let considered = match owing {
+            Ok(considered) => considered,
+            Err(debt) => {
+                let receipt = debt.paid().await;
+                let considered = self.consider(parts, Some(&receipt)).map_err(|refused| refused.denial())?;
+                let Some(considered) = considered else { return Ok(()) };
+                considered
+            }
+        };
+        let Considered { permit, is_known, has_caller } = considered;
+        match self.gate.0.settle((permit, None), None, parts).await {
+            Judged::Pass(permit, _) => self.admit(parts, permit, (is_known, has_caller)),
+            Judged::Refuse(denial) => Err(denial),
+            Judged::Owe(_) => Err(UNPAID),
+        }
+    }
+
+    fn admit(
+        &self,
+        parts: &mut Parts,
+        permit: Permit<Settled>,
+        (is_known, has_caller): (bool, bool),
+    ) -> Result<(), Denial> {
         let gate = &self.gate.0;
-        let Some(Judged { permitted, is_known, has_caller }) = judged else { return Ok(()) };
         if !is_known {
-            upgrade::settle(gate, parts, &permitted, None);
+            upgrade::settle(gate, parts, permit.route(), permit.caller(), None);
         }
         if !has_caller {
             keep_cookie(gate, parts);
-            layer::prepare(gate, parts, &permitted)?;
+            let permitted = layer::prepare(gate, parts, permit).map_err(|(denial, _)| denial)?;
             parts.extensions.insert(permitted);
         }
         Ok(())
     }
 
-    fn judge_conditions(&self, parts: &mut Parts, permitted: &Permitted) -> Result<(), Denial> {
+    fn judge_conditions(&self, parts: &mut Parts, caller: Option<&Arc<Verified>>) -> Result<(), Denial> {
         let Conditions { any_scopes, roles, all_roles, claims, checks } = &*self.conditions;
-        let Some(caller) = permitted.caller() else { return Ok(()) };
+        let Some(caller) = caller else { return Ok(()) };
         let has_one = |scopes: &Scope| scopes.iter().any(|scope| self.route.policy.has(&caller.token().scope, scope));
         if !any_scopes.iter().all(has_one) {
             return Err(Denial::InsufficientScope);

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use super::Inner;
 use super::endpoint::{EndpointHandler, Hit, TakenOver};
 use super::forward_buffered::NotForwarded;
-use super::layer::{EndpointMatch, GateLayer, permit_call, prepare, set_target};
+use super::layer::{Admission, EndpointMatch, GateLayer, Judged, permit_call, prepare, set_target};
 use super::limits::CallLimits;
 use crate::dialect::{
     Command, CommandHandler, EnclosedCall, Outcome, RelayRequest, Reply, SocketGate, SocketIdentity, Upgrade,
@@ -27,13 +27,13 @@ use crate::dialect::{
 use crate::relay::{Presented, ProviderReply};
 use rotogate_core::context::{Context, inherited};
 use rotogate_core::credential;
-use rotogate_core::denial::Denial;
+use rotogate_core::denial::{CallFlaw, Denial};
 use rotogate_core::engine::{Origin, RequestNote};
 use rotogate_core::fault::Error;
 use rotogate_core::headers::Peer;
 use rotogate_core::lease::{Dialled, Lease, UntilClosed};
 use rotogate_core::overload::SocketPermit;
-use rotogate_core::policy::{self, By, Permitted};
+use rotogate_core::policy::{self, By, Owing, Permit, Settled};
 use rotogate_core::route::path::CanonicalPath;
 use rotogate_core::route::{Auth, Route, RoutePolicy};
 
@@ -71,7 +71,7 @@ pub(super) fn take_over<M: Send + Sync + 'static>(
     Ok(reply)
 }
 
-type DecidedCall = (Parts, Permitted, CallLimits);
+type DecidedCall = (Permit<Owing>, CallLimits);
 
 struct SocketConnection<M> {
     layer: GateLayer<M>,
@@ -127,16 +127,24 @@ impl<M> SocketConnection<M> {
         Ok(parts)
     }
 
-    fn decide(&self, parts: Parts, called: &EnclosedCall) -> Result<DecidedCall, Denial> {
-        let successor = self.gate().successor().map(|gate| self.layer.ruled_by(gate));
-        Self::decide_by(successor.as_ref().unwrap_or(&self.layer), parts, called)
+    /// The layer with the current rules, if they were replaced since the connection began.
+    fn ruled(&self) -> Option<GateLayer<M>> {
+        self.gate().successor().map(|gate| self.layer.ruled_by(gate))
     }
 
-    fn decide_by(layer: &GateLayer<M>, mut parts: Parts, called: &EnclosedCall) -> Result<DecidedCall, Denial> {
-        let permitted = layer.admit_on_route(&mut parts)?;
-        let (permitted, limits) =
-            permit_call(layer.inner(), &parts, permitted, called).map_err(|(denial, _)| denial)?;
-        Ok((parts, permitted, limits))
+    /// Decides without a wait.
+    fn decide(layer: &GateLayer<M>, parts: &mut Parts, called: &EnclosedCall) -> Result<DecidedCall, Denial> {
+        Self::called(layer, layer.admit(parts, EndpointMatch::Skip), parts, called)
+    }
+
+    fn called(
+        layer: &GateLayer<M>,
+        admission: Admission,
+        parts: &Parts,
+        called: &EnclosedCall,
+    ) -> Result<DecidedCall, Denial> {
+        let permitted = admission.permit().and_then(|permit| permit_call(layer.inner(), parts, permit, called));
+        permitted.map_err(|(denial, _)| denial)
     }
 }
 
@@ -159,7 +167,7 @@ impl<M: Send + Sync + 'static> CommandHandler for SocketConnection<M> {
 }
 
 /// Callers with the same identity share an upstream connection.
-fn identity_of(permitted: &Permitted) -> SocketIdentity {
+fn identity_of(permitted: &Permit<Settled>) -> SocketIdentity {
     // Equal subjects of two issuers must not share an upstream connection, even if their headers are equal.
     let mut identity = permitted.caller().map(|caller| caller.token().issuer().as_bytes().to_vec()).unwrap_or_default();
     identity.push(b'\n');
@@ -180,11 +188,14 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
             // This gate has already permitted the request, so the layer only authorises the caller again.
             let any = Arc::new(Route::catch_all(RoutePolicy { auth: Auth::None, ..RoutePolicy::default() }));
             let by = By { gate: self.gate().id, layer: true, defers: false };
-            parts.extensions.insert(policy::authorise_again(&any, Arc::clone(caller), by, &mut ())?);
+            // The permit of a public route owes nothing.
+            let permit = policy::authorise_again(&any, Arc::clone(caller), by, &mut ())?;
+            parts.extensions.insert(permit.settled().map_err(|_| Denial::NoRoute)?.into_permitted());
         }
-        let (_, permitted, _) = self.decide(parts, &EnclosedCall { name: String::new(), requests: Vec::new() })?;
-        let policy = &permitted.route().policy;
-        if let Some(caller) = permitted.caller().filter(|_| policy.auth != Auth::None) {
+        let called = EnclosedCall { name: String::new(), requests: Vec::new() };
+        let (permit, _) = Self::decide(self.ruled().as_ref().unwrap_or(&self.layer), &mut parts, &called)?;
+        let policy = &permit.route().policy;
+        if let Some(caller) = permit.caller().filter(|_| policy.auth != Auth::None) {
             // The first permit of a request also requires the gate's own audience.
             policy::judge(policy, caller.token())?;
         }
@@ -192,19 +203,15 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
     }
 
     async fn admit(&self, token: Option<&str>, called: &EnclosedCall) -> Result<SocketIdentity, Denial> {
-        let (parts, permitted, limits) = match self.decide(self.request(token)?, called) {
-            // The decision starts an introspection, if the gate must introspect the token.
-            Err(Denial::IntrospectionUnavailable(_)) => {
-                let mut parts = self.request(token)?;
-                let ruled = self.gate().successor().map(|gate| self.layer.ruled_by(gate));
-                drop(ruled.as_ref().unwrap_or(&self.layer).admit_waiting(&mut parts, EndpointMatch::Skip).await);
-                self.decide(self.request(token)?, called)?
-            }
-            decided => decided?,
-        };
-        let gate = self.gate().successor().unwrap_or_else(|| Arc::clone(self.gate()));
-        gate.count_waiting(&parts, permitted.caller(), &permitted.route().policy, &limits).await?;
-        Ok(identity_of(&gate.judged_again(permitted)?))
+        let (mut parts, ruled) = (self.request(token)?, self.ruled());
+        let layer = ruled.as_ref().unwrap_or(&self.layer);
+        let admission = layer.admit_waiting(&mut parts, EndpointMatch::Skip).await;
+        let (permit, limits) = Self::called(layer, admission, &parts, called)?;
+        match layer.inner().settle((permit, None), Some(&limits), &mut parts).await {
+            Judged::Pass(permit, _) => Ok(identity_of(&permit)),
+            Judged::Refuse(denial) => Err(denial),
+            Judged::Owe(_) => Err(Denial::BadCall(CallFlaw::NoBody)),
+        }
     }
 
     fn lease(&self, token: &str, is_presented: bool) -> Result<Lease, Denial> {
@@ -243,13 +250,17 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
     }
 
     async fn dial(&self, token: Option<&str>, called: &EnclosedCall) -> Option<Upgraded> {
-        self.decide(self.request(token).ok()?, called).ok()?;
+        let mut first = self.request(token).ok()?;
+        Self::decide(self.ruled().as_ref().unwrap_or(&self.layer), &mut first, called).ok()?;
         // The connection's service knows only the routes that existed when the connection began. The layer of that
         // moment must therefore also permit the call.
-        let (mut parts, permitted, _) = Self::decide_by(&self.layer, self.request(token).ok()?, called).ok()?;
+        let mut parts = self.request(token).ok()?;
+        let (permit, _) = Self::decide(&self.layer, &mut parts, called).ok()?;
         // Every message is counted.
-        let permitted = self.gate().judged_again(permitted.counted(None)).ok()?;
-        prepare(self.gate(), &mut parts, &permitted).ok()?;
+        let Judged::Pass(permit, _) = self.gate().settle_now((permit.counted(None), None), &mut parts) else {
+            return None;
+        };
+        let permitted = prepare(self.gate(), &mut parts, permit).ok()?;
         let headers = &mut parts.headers;
         headers.remove(SEC_WEBSOCKET_EXTENSIONS);
         headers.remove(SEC_WEBSOCKET_PROTOCOL);

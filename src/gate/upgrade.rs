@@ -30,8 +30,8 @@ use super::notice::SetupNotice;
 use super::tunnel::{carry, protocol};
 use rotogate_core::lease::Lease;
 use rotogate_core::overload::PoolPermit;
-use rotogate_core::policy::Permitted;
-use rotogate_core::route::OnExpiry;
+use rotogate_core::route::{OnExpiry, Route};
+use rotogate_core::verify_cache::Verified;
 
 /// The pipe's buffer in each direction, in bytes.
 const PIPE: usize = 8 * 1024;
@@ -39,14 +39,20 @@ const PIPE: usize = 8 * 1024;
 const ASKS: &[u8] = b"GET / HTTP/1.1\r\nhost: pipe\r\nconnection: upgrade\r\nupgrade: pipe\r\n\r\n";
 
 /// Prepares an allowed upgrade, or removes `Upgrade` from the request.
-pub(super) fn settle(gate: &Arc<Inner>, parts: &mut Parts, permitted: &Permitted, place: Option<PoolPermit>) {
+pub(super) fn settle(
+    gate: &Arc<Inner>,
+    parts: &mut Parts,
+    route: &Route,
+    caller: Option<&Arc<Verified>>,
+    place: Option<PoolPermit>,
+) {
     if !parts.headers.contains_key(UPGRADE) {
         return;
     }
-    let policy = &permitted.route().policy;
+    let policy = &route.policy;
     if !policy.upgrade {
         if gate.running.notices.first(SetupNotice::Upgrade) {
-            let route = &*permitted.route().id;
+            let route = &*route.id;
             tracing::warn!(
                 route,
                 "upgrade (WebSocket) removed from a request: its route does not allow upgrades. To allow them, set \
@@ -56,7 +62,7 @@ pub(super) fn settle(gate: &Arc<Inner>, parts: &mut Parts, permitted: &Permitted
         refuse(parts);
         return;
     }
-    let lease = gate.tunnel_lease(permitted.caller(), OnExpiry::for_policy(policy));
+    let lease = gate.tunnel_lease(caller, OnExpiry::for_policy(policy));
     let lease = match place {
         Some(place) => lease.in_place(place),
         None => lease,

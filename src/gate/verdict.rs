@@ -2,11 +2,11 @@ use std::sync::Arc;
 
 use rotogate_core::denial::Denial;
 use rotogate_core::engine::HeldUp;
-use rotogate_core::policy::Permitted;
 use rotogate_core::reason::Reason;
 use rotogate_core::route::Route;
 use rotogate_core::session::SessionId;
 use rotogate_core::token::verify;
+use rotogate_core::verify_cache::Verified;
 
 use super::Identity;
 use crate::dialect::browser::reader::Reader;
@@ -97,8 +97,7 @@ impl Verdict {
         Self { reason, route: None, named: Some(operation), who: None, reader: None }
     }
 
-    pub(super) fn passed(permitted: Permitted) -> Self {
-        let (route, caller) = permitted.into_parts();
+    pub(super) fn passed((route, caller): (Arc<Route>, Option<Arc<Verified>>)) -> Self {
         Self {
             route: Some(route),
             who: caller.map(|caller| Who::Caller(Identity::new(caller))),

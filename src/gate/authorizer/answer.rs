@@ -235,7 +235,7 @@ pub(super) fn allowed(
 }
 
 pub(super) fn passed(mut reply: Reply, permitted: Permitted) -> Reply {
-    reply.extensions_mut().insert(Verdict::passed(permitted));
+    reply.extensions_mut().insert(Verdict::passed(permitted.into_parts()));
     reply
 }
 
@@ -289,13 +289,11 @@ pub(super) fn wrong_method(neighbour: Neighbour, gate: &Inner, said: &Reply) -> 
     reply
 }
 
-pub(super) fn overloaded(neighbour: Neighbour, refusal: Refusal, permitted: Option<&Permitted>) -> Reply {
+pub(super) fn overloaded(neighbour: Neighbour, refusal: Refusal, route: Option<&Arc<Route>>) -> Reply {
     let reason = Reason::shed(refusal);
     reason.tell();
     let mut reply = stated(neighbour, in_words_of(refusal, None, &HeaderMap::new()));
-    reply
-        .extensions_mut()
-        .insert(Verdict { route: permitted.map(|it| Arc::clone(it.route())), ..Verdict::new(reason) });
+    reply.extensions_mut().insert(Verdict { route: route.cloned(), ..Verdict::new(reason) });
     reply
 }
 

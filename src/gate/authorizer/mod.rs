@@ -21,12 +21,13 @@ use ipnet::IpNet;
 use tower::Service;
 
 use super::in_flight::InFlightSlot;
-use super::layer::{Admission, EndpointMatch, GateLayer, has_token_in_query};
+use super::layer::{EndpointMatch, GateLayer, Settlement, has_token_in_query};
 use super::{Gate, preflight};
 use rotogate_core::denial::{CallFlaw, Denial};
 use rotogate_core::headers::{self, Peer};
-use rotogate_core::policy::Permitted;
+use rotogate_core::policy::{Permit, Settled};
 use rotogate_core::reply::Reply;
+use rotogate_core::route::Route;
 
 mod answer;
 mod facts;
@@ -300,55 +301,57 @@ impl Authorizer {
         }
         // A path that is not canonical is refused, because the proxy forwards its own copy of the path.
         let layer = GateLayer::new(self.gate.clone()).at_edge();
-        match layer.admit_waiting(&mut parts, EndpointMatch::Refuse).await {
-            Admission::In(permitted) => self.permitted(&mut parts, permitted),
-            Admission::Refused(denial, route) => {
+        let admission = layer.admit(&mut parts, EndpointMatch::Refuse);
+        match layer.settled(admission, &mut parts).await {
+            Settlement::In(permit) => self.permitted(&mut parts, permit),
+            Settlement::Refused(denial, route) => {
                 answer::refused(self.neighbour, gate, Some(&parts), denial, route.as_ref())
             }
             // A check request does not contain the body of the MCP call.
-            Admission::Call(permitted) => {
+            Settlement::Call(permitted) => {
                 let denial = Denial::BadCall(CallFlaw::NoBody);
                 answer::refused(self.neighbour, gate, Some(&parts), denial, Some(permitted.route()))
             }
-            Admission::WrongMethod(reply) => answer::wrong_method(self.neighbour, gate, &reply),
-            Admission::Endpoint(_) | Admission::Undecided(..) => {
+            Settlement::WrongMethod(reply) => answer::wrong_method(self.neighbour, gate, &reply),
+            Settlement::Endpoint(_) | Settlement::Undecided(..) => {
                 answer::refused(self.neighbour, gate, Some(&parts), Denial::EndpointElsewhere, None)
             }
         }
     }
 
-    fn permitted(&self, parts: &mut Parts, permitted: Permitted) -> Reply {
+    fn permitted(&self, parts: &mut Parts, permit: Permit<Settled>) -> Reply {
         let gate = &self.gate.0;
         let refused =
-            |parts: &Parts, denial| answer::refused(self.neighbour, gate, Some(parts), denial, Some(permitted.route()));
+            |parts: &Parts, denial, route| answer::refused(self.neighbour, gate, Some(parts), denial, Some(route));
         // The proxy forwards the target unchanged, but the upstream must never get a token in the query (T2).
-        if has_token_in_query(&parts.uri, gate.places(&permitted.route().policy)) {
-            return refused(parts, Denial::UnusableCredential);
+        if has_token_in_query(&parts.uri, gate.places(&permit.route().policy)) {
+            return refused(parts, Denial::UnusableCredential, permit.route());
         }
-        if self.leaves_key(parts, &permitted) {
-            let mut reply = refused(parts, Denial::UnusableCredential);
+        if self.leaves_key(parts, permit.route()) {
+            let mut reply = refused(parts, Denial::UnusableCredential, permit.route());
             reply.headers_mut().insert(answer::DETAIL, HeaderValue::from_static(KEY_BELONGS));
             return reply;
         }
         // The check request counts as concurrent only until the response. The gate does not see when the forwarded
         // request ends.
-        let slot = permitted.caller().map(|caller| InFlightSlot::enter(gate, caller, || None)).transpose();
+        let slot = permit.caller().map(|caller| InFlightSlot::enter(gate, caller, || None)).transpose();
         let _slot = match slot {
             Ok(slot) => slot,
-            Err(refusal) => return answer::overloaded(self.neighbour, refusal, Some(&permitted)),
+            Err(refusal) => return answer::overloaded(self.neighbour, refusal, Some(permit.route())),
         };
+        let permitted = permit.into_permitted();
         match answer::allowed(self.neighbour, gate, parts, &permitted, self.assertion_audience.as_ref()) {
             Ok(reply) => answer::passed(reply, permitted),
-            Err(denial) => refused(parts, denial),
+            Err(denial) => refused(parts, denial, permitted.route()),
         }
     }
 
     /// Returns whether the upstream would get an API key in a header that the proxy cannot remove. Ignores
     /// `Authorization`, because all example configurations remove it.
     // Requirement K6.
-    fn leaves_key(&self, parts: &Parts, permitted: &Permitted) -> bool {
+    fn leaves_key(&self, parts: &Parts, route: &Route) -> bool {
         let form = parts.extensions.get().map_or(QuestionForm::Headers, |disguises: &Disguises| disguises.form);
-        let takes_keys = permitted.route().policy.credentials.key;
+        let takes_keys = route.policy.credentials.key;
         !form.removes_by_name(self.neighbour)
             && self.gate.0.key_headers(parts, takes_keys).any(|name| name != AUTHORIZATION)
     }

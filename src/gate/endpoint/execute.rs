@@ -9,8 +9,9 @@ use super::grants::grant_of;
 use super::table::Ready;
 use crate::dialect::events::Notice;
 use crate::dialect::{CheckedToken, Command, Outcome, OwnSessionsRequest, Superseded};
+use crate::gate::layer::Debt;
 use crate::gate::possession::PresentedProof;
-use crate::gate::{Inner, layer, resources};
+use crate::gate::{Inner, resources};
 use rotogate_core::client::{Client, Grant, PresentedClient};
 use rotogate_core::credential::Credential;
 use rotogate_core::denial::{Denial, EventFlaw, NotGood};
@@ -286,10 +287,10 @@ impl EndpointCommand<'_> {
             self.gate.checker.check(credential, shown, &mut ())
         };
         let first = check(None);
-        let asked = |denial: &Denial| layer::awaited_token(self.gate, credential.token(), *denial, self.origin.address);
-        let Some(wait) = first.as_ref().err().and_then(asked) else { return first };
-        let settled = wait.settled().await;
-        check(settled.introspected()).map_err(|denial| settled.refusal(denial))
+        let owed = |denial: &Denial| Debt::at_endpoint(self.gate, credential.token(), *denial, self.origin.address);
+        let Some(debt) = first.as_ref().err().and_then(owed) else { return first };
+        let receipt = debt.paid().await;
+        check(receipt.introspected()).map_err(|denial| receipt.refusal(denial))
     }
 
     /// Verifies a token that may be revoked, or that expired at most `expired_for_at_most` ago.

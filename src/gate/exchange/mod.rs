@@ -20,8 +20,9 @@ use rotogate_core::denial::Denial;
 use rotogate_core::exchange::{ExchangeFault, ExchangedToken, UpstreamExchange};
 use rotogate_core::flight::{Flight, Flights};
 use rotogate_core::network::Holder;
-use rotogate_core::policy::Permitted;
+use rotogate_core::policy::{Owing, Permit, Permitted};
 use rotogate_core::random::process_digest;
+use rotogate_core::route::Route;
 use rotogate_core::token::claims::AccessToken;
 use rotogate_core::verify_cache::Verified;
 
@@ -278,9 +279,9 @@ impl Inner {
         answer
     }
 
-    fn exchanging(permitted: &Permitted) -> Option<Result<Exchanging<'_>, Denial>> {
-        let exchange = permitted.route().exchange.as_ref()?;
-        let caller = permitted.caller().ok_or(Denial::NoCredential);
+    fn exchanging<'a>(route: &'a Route, caller: Option<&'a Arc<Verified>>) -> Option<Result<Exchanging<'a>, Denial>> {
+        let exchange = route.exchange.as_ref()?;
+        let caller = caller.ok_or(Denial::NoCredential);
         // A token of any other issuer must not reach this provider.
         let is_of = |caller: &&Arc<Verified>| match exchange.takes_id_token {
             true => caller.token().is_at_provider() && *caller.token().vouching_issuer().name() == *exchange.issuer,
@@ -293,8 +294,9 @@ impl Inner {
         )
     }
 
-    pub(in crate::gate) fn owes_exchange(self: &Arc<Self>, permitted: &Permitted) -> bool {
-        let Some(Ok((exchange, caller))) = Self::exchanging(permitted) else { return false };
+    pub(in crate::gate) fn owes_exchange(self: &Arc<Self>, permit: &Permit<Owing>) -> bool {
+        let exchanging = Self::exchanging(permit.route(), permit.caller());
+        let Some(Ok((exchange, caller))) = exchanging else { return false };
         let (now, Some(key)) = (self.engine.clock().now(), key_of(exchange, caller)) else { return true };
         let exchanges = &self.running.exchanges;
         let mut state = exchanges.state.lock();
@@ -311,11 +313,11 @@ impl Inner {
     /// The request must not reach its upstream.
     pub(in crate::gate) async fn exchanged(
         self: &Arc<Self>,
-        permitted: &Permitted,
+        permit: &Permit<Owing>,
         extensions: &mut http::Extensions,
     ) -> Result<(), Denial> {
         extensions.remove::<Exchanged>();
-        let Some(exchanging) = Self::exchanging(permitted) else { return Ok(()) };
+        let Some(exchanging) = Self::exchanging(permit.route(), permit.caller()) else { return Ok(()) };
         let (exchange, caller) = exchanging?;
         let exchanges = &self.running.exchanges;
         let key = key_of(exchange, caller).ok_or(UNAVAILABLE)?;
@@ -349,7 +351,7 @@ impl Inner {
         permitted: &Permitted,
         extensions: &mut http::Extensions,
     ) -> Result<Option<HeaderValue>, Denial> {
-        let Some(exchanging) = Self::exchanging(permitted) else { return Ok(None) };
+        let Some(exchanging) = Self::exchanging(permitted.route(), permitted.caller()) else { return Ok(None) };
         let (exchange, caller) = exchanging?;
         if let Some(Exchanged(value)) = extensions.remove::<Exchanged>() {
             return Ok(Some(value));
