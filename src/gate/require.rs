@@ -419,9 +419,7 @@ impl RequireLayer {
         let known = parts.extensions.get::<Permitted>().filter(|known| known.by().gate == gate.id);
         let (is_known, has_caller) = (known.is_some(), known.is_some_and(|known| known.caller().is_some()));
         let by = known.map_or(By { gate: gate.id, layer: false, defers: false }, Permitted::by);
-        let mut observer = ();
-        let request = layer::RoutedRequest::new(gate, parts, &self.route, by, &mut observer);
-        let permit = request.with_receipt(receipt).permit()?;
+        let permit = layer::RoutedRequest::new(gate, parts, &self.route, by, &mut ()).with_receipt(receipt).permit()?;
         if let Some(caller) = permit.caller() {
             gate.renew_ahead(caller, parts);
         }

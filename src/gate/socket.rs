@@ -27,7 +27,7 @@ use crate::dialect::{
 use crate::relay::{Presented, ProviderReply};
 use rotogate_core::context::{Context, inherited};
 use rotogate_core::credential;
-use rotogate_core::denial::{CallFlaw, Denial};
+use rotogate_core::denial::Denial;
 use rotogate_core::engine::{Origin, RequestNote};
 use rotogate_core::fault::Error;
 use rotogate_core::headers::Peer;
@@ -207,11 +207,8 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
         let layer = ruled.as_ref().unwrap_or(&self.layer);
         let admission = layer.admit_waiting(&mut parts, EndpointMatch::Skip).await;
         let (permit, limits) = Self::called(layer, admission, &parts, called)?;
-        match layer.inner().settle((permit, None), Some(&limits), &mut parts).await {
-            Judged::Pass(permit, _) => Ok(identity_of(&permit)),
-            Judged::Refuse(denial) => Err(denial),
-            Judged::Owe(_) => Err(Denial::BadCall(CallFlaw::NoBody)),
-        }
+        let settled = layer.inner().settle((permit, None), Some(&limits), &mut parts).await;
+        settled.without_body().map(|permit| identity_of(&permit))
     }
 
     fn lease(&self, token: &str, is_presented: bool) -> Result<Lease, Denial> {

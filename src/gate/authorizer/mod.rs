@@ -308,7 +308,7 @@ impl Authorizer {
                 answer::refused(self.neighbour, gate, Some(&parts), denial, route.as_ref())
             }
             // A check request does not contain the body of the MCP call.
-            Settlement::Call(permitted) => {
+            Settlement::Body(permitted) => {
                 let denial = Denial::BadCall(CallFlaw::NoBody);
                 answer::refused(self.neighbour, gate, Some(&parts), denial, Some(permitted.route()))
             }

@@ -42,12 +42,12 @@ pub(in crate::gate) enum Admission {
     WrongMethod(Box<Reply>),
 }
 
-/// An [`Admission`] that owes nothing but the body of an MCP call.
+/// An [`Admission`] that owes nothing but its body.
 pub(in crate::gate) enum Settlement {
     In(Permit<Settled>),
     Undecided(Box<Undecided>, Permit<Settled>),
-    /// The request goes to the service once the body of its MCP call has been checked.
-    Call(Permit<Owing>),
+    /// The request goes to the service once its body has been checked.
+    Body(Permit<Owing>),
     Endpoint(Hit),
     Refused(Denial, Option<Arc<Route>>),
     WrongMethod(Box<Reply>),

@@ -23,7 +23,7 @@ use crate::gate::forward_buffered::ForwardBuffered;
 use crate::gate::in_flight::InFlightSlot;
 use crate::gate::verdict::{Operation, Verdict};
 use crate::gate::{resources, upgrade};
-use rotogate_core::denial::{CallFlaw, Denial};
+use rotogate_core::denial::Denial;
 use rotogate_core::overload::Refusal;
 use rotogate_core::policy::{Permit, Permitted, Settled, Undecided};
 use rotogate_core::reason::Reason;
@@ -54,13 +54,8 @@ impl<S, M> GateService<S, M> {
         let gate = &layer.gate.0;
         match decision {
             Settlement::In(permit) => self.enter(permit, parts, body),
-            // This layer does not have the body, so it cannot authorise the call.
-            Settlement::Call(permit) if layer.options.head_alone => {
-                let denial = Denial::BadCall(CallFlaw::NoBody);
-                layer.refuse(&parts, denial, None, Some(Arc::clone(permit.route())))
-            }
-            Settlement::Call(permit) => {
-                let answer = Box::pin(layer.clone().call_outcome(permit, parts, body, M::keep(&self.inner)));
+            Settlement::Body(permit) => {
+                let answer = Box::pin(layer.clone().body_outcome(permit, parts, body, M::keep(&self.inner)));
                 ResponseFuture::new(FutureKind::Endpoint { answer })
             }
             Settlement::Undecided(undecided, anonymous) => self.enter_undecided(undecided, anonymous, parts, body),

@@ -22,7 +22,7 @@ use crate::gate::forward_buffered::ForwardBuffered;
 use crate::gate::verdict::Verdict;
 use rotogate_core::denial::{CallFlaw, Denial};
 use rotogate_core::overload::{Holder, PoolPermit, Refusal};
-use rotogate_core::policy::{Owing, Permit};
+use rotogate_core::policy::{Owing, Permit, Settled};
 use rotogate_core::reason::Reason;
 use rotogate_core::reply;
 
@@ -35,7 +35,7 @@ enum UnreadCall {
 }
 
 impl<M> GateLayer<M> {
-    pub(super) async fn call_outcome<S, B>(
+    pub(super) async fn body_outcome<S, B>(
         self,
         permit: Permit<Owing>,
         mut parts: Parts,
@@ -51,6 +51,10 @@ impl<M> GateLayer<M> {
         let route = Arc::clone(permit.route());
         let own = |future: ResponseFuture<S::Future>| EndpointOutcome::Admitted(Box::new(future));
         let refuse = |parts: &Parts, denial| own(self.refuse(parts, denial, None, Some(Arc::clone(&route))));
+        if self.options.head_alone {
+            // This layer does not have the body, so it cannot authorise the call.
+            return refuse(&parts, Denial::BadCall(CallFlaw::NoBody));
+        }
         let Some(mcp) = gate.mcp(&route.policy) else { return refuse(&parts, Denial::NoRoute) };
         let longest = route.policy.max_body.map_or(mcp.settings.max_message, |most| most.min(mcp.settings.max_message));
         let holder = permit.caller().map(|caller| caller.holder()).or_else(|| gate.holder(&parts));
@@ -72,10 +76,9 @@ impl<M> GateLayer<M> {
         if let Err(denial) = gate.judge_body(mcp, &mut parts, permit.caller(), &body) {
             return refuse(&parts, denial);
         }
-        let permit = match gate.settle((permit.body_checked(), None), None, &mut parts).await {
-            Judged::Pass(permit, _) => permit,
-            Judged::Refuse(denial) => return refuse(&parts, denial),
-            Judged::Owe(_) => return refuse(&parts, Denial::BadCall(CallFlaw::NoBody)),
+        let permit = match gate.settle((permit.body_checked(), None), None, &mut parts).await.without_body() {
+            Ok(permit) => permit,
+            Err(denial) => return refuse(&parts, denial),
         };
         let passed = match self.prepared(&mut parts, permit) {
             Ok(passed) => passed,
@@ -97,6 +100,17 @@ impl<M> GateLayer<M> {
                     .then(|| Verdict { route: Some(route), ..Verdict::new(Reason::NOT_FORWARDED) });
                 EndpointOutcome::reply(why.reply(None), verdict)
             }
+        }
+    }
+}
+
+impl Judged {
+    /// The permit of a request whose body nobody can read where it is asked for.
+    pub(in crate::gate) fn without_body(self) -> Result<Permit<Settled>, Denial> {
+        match self {
+            Self::Pass(permit, _) => Ok(permit),
+            Self::Refuse(denial) => Err(denial),
+            Self::Owe(_) => Err(Denial::BadCall(CallFlaw::NoBody)),
         }
     }
 }

@@ -15,13 +15,12 @@ use super::GateLayer;
 use super::admit::EndpointMatch;
 use super::permit::{prepare, withhold};
 use super::permit_call::permit_call;
-use super::settle::Judged;
 use crate::dialect::{Forward, Reply};
 use crate::gate::in_flight::InFlightSlot;
 use crate::gate::overloaded::overloaded;
 use crate::gate::upgrade;
 use rotogate_core::credential::Places;
-use rotogate_core::denial::{CallFlaw, Denial};
+use rotogate_core::denial::Denial;
 use rotogate_core::overload::PoolPermit;
 use rotogate_core::policy::Permitted;
 use rotogate_core::reason::Reason;
@@ -65,10 +64,9 @@ impl<M> GateLayer<M> {
         upgrade::refuse(&mut parts);
         let gate = &self.gate.0;
         let route = Arc::clone(permit.route());
-        let permit = match gate.settle((permit, None), Some(&limits), &mut parts).await {
-            Judged::Pass(permit, _) => permit,
-            Judged::Refuse(denial) => return refuse(denial, Some(route)),
-            Judged::Owe(_) => return refuse(Denial::BadCall(CallFlaw::NoBody), Some(route)),
+        let permit = match gate.settle((permit, None), Some(&limits), &mut parts).await.without_body() {
+            Ok(permit) => permit,
+            Err(denial) => return refuse(denial, Some(route)),
         };
         let counted =
             permit.caller().map(|caller| InFlightSlot::enter(gate, caller, || gate.holder(&parts))).transpose();
@@ -108,11 +106,7 @@ impl<M> GateLayer<M> {
         let gate = &self.gate.0;
         let admission = self.admit_waiting(parts, EndpointMatch::Skip).await;
         let permit = admission.permit().map_err(|(denial, _)| denial)?;
-        let permit = match gate.settle((permit, None), None, parts).await {
-            Judged::Pass(permit, _) => permit,
-            Judged::Refuse(denial) => return Err(denial),
-            Judged::Owe(_) => return Err(Denial::BadCall(CallFlaw::NoBody)),
-        };
+        let permit = gate.settle((permit, None), None, parts).await.without_body()?;
         upgrade::refuse(parts);
         let permitted = prepare(gate, parts, permit).map_err(|(denial, _)| denial)?;
         parts.extensions.insert(permitted);

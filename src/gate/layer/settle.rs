@@ -159,7 +159,7 @@ impl<M> GateLayer<M> {
             Admission::WrongMethod(reply) => return Ok(Settlement::WrongMethod(reply)),
         };
         if permit.owes(Due::Body) && !permit.owes(Due::Proof) {
-            return Ok(Settlement::Call(permit));
+            return Ok(Settlement::Body(permit));
         }
         match permit.settled() {
             Ok(permit) => Ok(Settlement::passed(permit, undecided)),
@@ -193,7 +193,7 @@ impl<M> GateLayer<M> {
         match Box::pin(self.gate.0.settle((permit, undecided), None, parts)).await {
             Judged::Pass(permit, undecided) => Settlement::passed(permit, undecided),
             Judged::Refuse(denial) => Settlement::Refused(denial, Some(route)),
-            Judged::Owe((permit, _)) => Settlement::Call(permit),
+            Judged::Owe((permit, _)) => Settlement::Body(permit),
         }
     }
 
