@@ -93,7 +93,7 @@ impl Inner {
         let loading = to_its_end(async move {
             let keys = gate.running.api_keys.as_deref().ok_or(Denial::UnusableCredential)?;
             let scopes = |id: &str| gate.scopes_of_client(id);
-            let loaded = gate.checker.load_key(&gate.engine, keys, &text, &scopes).await;
+            let loaded = keys.load_verified(&gate.engine, &gate.checker, &text, &scopes).await;
             gate.running.faults.tell(&loaded, || gate.engine.clock().source().monotonic());
             loaded
         });
@@ -105,7 +105,7 @@ impl Inner {
         let keys = self.running.api_keys.as_deref()?;
         let key: Arc<str> = self.presented_key(parts, Places::default()).ok()??.into();
         let scopes = |id: &str| self.scopes_of_client(id);
-        let outcome = decided(self.checker.foresee_key(&self.engine, keys, &key, &scopes).await);
+        let outcome = decided(keys.foresee_verified(&self.engine, &self.checker, &key, &scopes).await);
         Some(SessionAnswer { cookie: key, outcome })
     }
 

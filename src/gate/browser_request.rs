@@ -122,7 +122,7 @@ impl Inner {
         to_its_end(async move {
             let rules = |session: &Session| gate.browser_rules(session);
             let provider = gate.session_provider();
-            let loaded = gate.checker.load_session(&gate.engine, &cookie, (&rules, provider.as_deref()), when).await;
+            let loaded = gate.engine.load_session(&gate.checker, &cookie, (&rules, provider.as_deref()), when).await;
             gate.running.faults.tell(&loaded, || gate.engine.clock().source().monotonic());
             loaded
         })
@@ -138,7 +138,7 @@ impl Inner {
         let cookie: Arc<str> = value.into();
         let rules = |session: &Session| self.browser_rules(session);
         let provider = self.session_provider();
-        let outcome = match self.checker.foresee_session(&self.engine, &cookie, (&rules, provider.as_deref())).await {
+        let outcome = match self.engine.foresee_session(&self.checker, &cookie, (&rules, provider.as_deref())).await {
             Ok(verified) => Ok(verified?),
             Err(Error::Denied(denial)) => Err(denial),
             Err(Error::Failed(fault)) => Err(Denial::SessionUnavailable(fault.retry_after())),

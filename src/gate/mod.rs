@@ -202,7 +202,7 @@ impl Inner {
     }
 
     fn shown<'a>(&'a self, source: impl Into<Source<'a>>) -> MissContext<'a> {
-        MissContext::new(&self.engine, source)
+        self.engine.miss(source)
     }
 
     /// Returns whether a token is for its issuer's audience, or for an audience of a route that accepts the token. The

@@ -14,11 +14,11 @@ use crate::relay::{
 };
 use rotogate_core::counters::Counters;
 use rotogate_core::denial::{Denial, NotGood};
-use rotogate_core::engine::confirm::TokenDigest;
 use rotogate_core::engine::{Engine, HeldUp, Origin};
 use rotogate_core::fault::{Error, Fault, StoreError};
 use rotogate_core::revocation::{Effect, Revocation, Target};
 use rotogate_core::session::RevokedBecause;
+use rotogate_core::session::confirm::TokenDigest;
 use rotogate_core::store::relay::RelayStore;
 use rotogate_core::token::keyring::Keyring;
 use rotogate_core::token::{AccessToken, MAX_SESSIONLESS_LIFETIME};

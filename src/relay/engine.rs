@@ -24,13 +24,13 @@ use rotogate_core::clock::EngineClock;
 use rotogate_core::counters::SeldomByKind;
 use rotogate_core::denial::{Denial, ProofFlaw};
 use rotogate_core::dpop::memory::NotRecorded;
-use rotogate_core::engine::confirm::TokenDigest;
 use rotogate_core::fault::{Chain, Error, Fault, StoreError};
 use rotogate_core::flight::Flights;
 use rotogate_core::limit::{Buckets, Limits, Rate};
 use rotogate_core::network::Holder;
 use rotogate_core::overload::{Bound, Pool, PoolPermit};
 use rotogate_core::random::{NoRandomness, random};
+use rotogate_core::session::confirm::TokenDigest;
 use rotogate_core::store::Store;
 use rotogate_core::store::relay::{RelayId, RelayStore};
 

@@ -21,8 +21,8 @@ use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
-use rotogate_core::engine::confirm::TokenDigest;
 use rotogate_core::random::are_equal;
+use rotogate_core::session::confirm::TokenDigest;
 use rotogate_core::store::relay::{RelayId, RelayRecord, RelayState};
 use rotogate_core::token::Keyring;
 #[cfg(feature = "browser-oidc")]

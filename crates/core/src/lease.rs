@@ -19,7 +19,7 @@ use crate::route::OnExpiry;
 #[cfg(feature = "kuzzle")]
 use crate::token::verify::IssuerRules;
 #[cfg(feature = "kuzzle")]
-use crate::verify_cache::{Check, MissContext};
+use crate::verify_cache::Check;
 use crate::verify_cache::{TokenChecker, Verified};
 
 /// The state that all leases of a gate share.
@@ -205,7 +205,7 @@ impl Lease {
     ) -> Result<Self, Denial> {
         let verified = match is_presented {
             true => {
-                let miss = || MissContext::new(&context.engine, address);
+                let miss = || context.engine.miss(address);
                 let (credential, any) = (Credential::new(token), |_: &IssuerRules| true);
                 context.checker.check(Check { taken: Some(&any), ..Check::from(credential) }, miss, &mut ())?
             }

@@ -252,7 +252,8 @@ async fn k6_a_key_is_refused_wherever_it_is_not_meant() {
     assert!(world.gate.0.checker.at_hand::<()>(text.as_bytes()).is_none());
     // A rule for calls that does not name keys, on a route that does.
     let keys = world.gate.0.running.api_keys.as_ref().unwrap();
-    let known = world.gate.0.checker.load_key(&world.gate.0.engine, keys, &Arc::from(&*text), &|_| None).await.unwrap();
+    let known =
+        keys.load_verified(&world.gate.0.engine, &world.gate.0.checker, &Arc::from(&*text), &|_| None).await.unwrap();
     let call = |policy: RoutePolicy| {
         let rule = Route::new("/call", policy);
         rotogate_core::policy::judge_call(&rule, &known, || world.gate.0.engine.clock().wall(), &mut ())

@@ -26,13 +26,14 @@ use crate::relay::{
 };
 use rotogate_core::clock::Timestamp;
 use rotogate_core::denial::Denial;
-use rotogate_core::engine::{ProviderTerms, RenewWhen, SessionProvider};
+use rotogate_core::engine::{RenewWhen, SessionProvider};
 use rotogate_core::fault::{Chain, Error, Fault};
 use rotogate_core::oauth_error::OAuthError;
 use rotogate_core::session::{SessionId, VouchedBy};
 use rotogate_core::store::relay::{RelayInserted, RelayRecord, RelayState, RelaySwapped, VAULT_OWNER};
 use rotogate_core::strict_json::object_of_depth;
 use rotogate_core::token::session_cookie::SessionCookie;
+use rotogate_core::verify_cache::ProviderTerms;
 use rotogate_issuers::login::{FurtherTokens, LoginFailure, LoginProvider, RefreshedTokens};
 
 /// This timeout is shorter than the time that a request waits for its session.

@@ -11,8 +11,8 @@ use super::look::Before;
 use super::{Core, LEASE_MARGIN, MAX_RETRY_AFTER, RETRY_AFTER, RelayRules, RelaySettings};
 use crate::relay::provider::{Meaning, ProviderReply, SendError};
 use crate::relay::seal::{NotSealed, Params, RelayKeys};
-use rotogate_core::engine::confirm::token_digest;
 use rotogate_core::fault::{Chain, Fault};
+use rotogate_core::session::confirm::token_digest;
 use rotogate_core::store::StoreError;
 use rotogate_core::store::relay::{RelayInserted, RelayRecord, RelayState, RelaySwapped};
 

@@ -23,8 +23,8 @@ use crate::relay::provider::{ProviderReply, Renewal};
 use crate::relay::seal::{NotSealed, Presenter, RelayKeys};
 use rotogate_core::bounds::MAX_KEPT_REPLY;
 use rotogate_core::clock::Timestamp;
-use rotogate_core::engine::confirm::{TokenDigest, token_digest};
 use rotogate_core::fault::{Chain, Fault, StoreError};
+use rotogate_core::session::confirm::{TokenDigest, token_digest};
 use rotogate_core::store::relay::{
     KEPT_OWNER, RelayId, RelayInserted, RelayRecord, RelayState, RelaySwapped, RelayVersion, USE_OWNER,
 };

@@ -10,8 +10,8 @@ use crate::relay::seal::RelayKeys;
 use secrecy::ExposeSecret;
 
 use rotogate_core::clock::Timestamp;
-use rotogate_core::engine::confirm::token_digest;
 use rotogate_core::fault::StoreError;
+use rotogate_core::session::confirm::token_digest;
 use rotogate_core::store::relay::{RelayRecord, RelayState};
 
 /// The record that the intent will replace, and the index of its keys.

@@ -5,8 +5,8 @@ use secrecy::ExposeSecret;
 use super::flight::Presentation;
 use super::{Core, MAX_RETRY_AFTER, RETRY_AFTER, RelayAnswer, RelaySettings, Source};
 use crate::relay::provider::ProviderReply;
-use rotogate_core::engine::confirm::token_digest;
 use rotogate_core::fault::StoreError;
+use rotogate_core::session::confirm::token_digest;
 use rotogate_core::store::relay::RelayState;
 
 /// The number of parts of a JWS: header, payload and signature.

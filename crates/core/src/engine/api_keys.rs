@@ -28,7 +28,9 @@ use crate::store::relay::{KEY_OWNER, RelayId, RelayRecord, RelayState, RelayStor
 use crate::token::claims::{CLIENT_PREFIX, MintedClaims, TokenStyle};
 use crate::token::keyring::RefreshKeys;
 use crate::token::{TokenText, mint};
+use crate::verify_cache::ReadKey;
 
+mod cached;
 mod names;
 mod own;
 mod used;
@@ -96,17 +98,6 @@ pub struct ApiKeys {
     counts: [AtomicU64; KeyEvent::ALL.len()],
 }
 
-/// A valid key and its internal access token.
-#[derive(Debug)]
-pub struct ReadKey {
-    /// The token, which never leaves the gate.
-    pub access_token: TokenText,
-    /// The record.
-    pub key: ApiKey,
-    /// When the record is read again.
-    pub read_again: Timestamp,
-}
-
 struct StoredKey {
     row: RelayRecord,
     key: ApiKey,
@@ -129,7 +120,7 @@ impl ApiKeys {
     }
 
     /// Returns whether an API key was refused because of its owner.
-    pub fn is_of_owner(denial: Denial) -> bool {
+    fn is_of_owner(denial: Denial) -> bool {
         denial == OWNER
     }
 

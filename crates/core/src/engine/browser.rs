@@ -24,14 +24,14 @@ use crate::session::profile::Profile;
 use crate::session::rotation::{self, Decision, Lifetime, REVOKED, RecordChange, SessionEnd, decide};
 use crate::session::{BrowserBinding, DeviceBinding, LastPair, Session, SessionId, VouchedBy};
 use crate::store::Swap;
-use crate::token::TokenText;
 use crate::token::keyring::Keyring;
 use crate::token::session_cookie::SessionCookie;
+use crate::verify_cache::{BrowserToken, ProviderTerms, SessionTerms};
 pub(super) use device::DeviceProofs;
 pub use device::{DeviceAnswer, PresentedDevice};
-pub use provider::{ProviderTerms, SessionProvider};
+pub use provider::SessionProvider;
 use provider::{provider_terms, user_at_provider};
-pub use renewal::{RenewWhen, SessionTerms};
+pub use renewal::RenewWhen;
 
 /// If the provider's response takes at least this long, the gate checks the session again.
 const LONG_WAIT: Duration = Duration::from_secs(1);
@@ -109,21 +109,6 @@ pub struct BrowserSession {
     pub expires: Timestamp,
     /// The expiry if no further request arrives.
     pub idle_expires: Timestamp,
-}
-
-/// The current access token of a browser session.
-#[derive(Debug)]
-pub struct BrowserToken {
-    /// The token.
-    pub access_token: TokenText,
-    /// The lifetimes of the session.
-    pub terms: SessionTerms,
-    /// The user's identity at the login provider, or `None` without a provider.
-    pub at_provider: Option<Box<VouchedBy>>,
-    /// The id of the device cookie's secret, and the time of the binding. `None` if the session is not bound.
-    pub device: Option<(u8, Timestamp)>,
-    /// The provider's tokens for the session, with their times.
-    pub provider: Option<ProviderTerms>,
 }
 
 impl Engine {

@@ -13,10 +13,10 @@ use std::time::Duration;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
-use super::SessionTerms;
 use crate::clock::Timestamp;
 use crate::session::{Generation, SessionId};
-use crate::token::keyring::KeyPrint;
+use crate::token::claims::SuccessorToken;
+use crate::verify_cache::SessionTerms;
 
 /// The minimum time between two renewal attempts that client data triggers.
 const RENEWED_AGAIN: Duration = Duration::from_secs(1);
@@ -56,18 +56,6 @@ struct SessionState {
     before: Option<Generation>,
     advanced_to: Option<SuccessorToken>,
     expires: Timestamp,
-}
-
-/// The access token to which a rotation moved a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SuccessorToken {
-    /// The token's generation.
-    pub generation: Generation,
-    /// When it was issued.
-    pub issued_at: Timestamp,
-    /// The token's expiry.
-    pub expires: Timestamp,
-    pub(crate) key: KeyPrint,
 }
 
 impl LiveSessions {
@@ -208,6 +196,7 @@ impl Drop for LiveConnection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::token::keyring::KeyPrint;
 
     const BEGAN_WITH: Timestamp = Timestamp::from_millis(5000);
 

@@ -13,14 +13,16 @@ use crate::counters::{CountedCommits, Seldom};
 use crate::denial::Denial;
 use crate::directory::{BoundedDirectory, Directory, User};
 use crate::fault::{Error, Fault};
-use crate::limit::Limits;
+use crate::limit::{Limits, Source};
 use crate::revocation::RevocationList;
+use crate::session::confirm::Confirmations;
 use crate::session::{Scope, Session, SessionId};
 use crate::store::{Staleness, Store, StoreError};
 use crate::token::claims::{MintedClaims, TokenStyle};
-use crate::token::keyring::Keyring;
+use crate::token::keyring::{GateSigner, Keyring};
 use crate::token::verify::SubjectSources;
 use crate::token::{mint, refresh};
+use crate::verify_cache::MissContext;
 
 pub mod api_keys;
 mod asserted;
@@ -56,10 +58,8 @@ pub use asserted::AssertedLogin;
 pub use audit::SessionEvent;
 use browser::DeviceProofs;
 pub use browser::{
-    BrowserLogin, BrowserRules, BrowserSession, BrowserToken, DeviceAnswer, PresentedDevice, ProviderTerms, RenewWhen,
-    RulesOf, SessionProvider, SessionTerms,
+    BrowserLogin, BrowserRules, BrowserSession, DeviceAnswer, PresentedDevice, RenewWhen, RulesOf, SessionProvider,
 };
-pub use confirm::Confirmations;
 use events::EventFeed;
 pub use events::{GateEvent, GateEvents};
 use evidence::LastRefreshes;
@@ -236,6 +236,11 @@ impl Engine {
         &self.confirmations
     }
 
+    /// The context of a cache miss for a token from this source.
+    pub fn miss<'a>(&'a self, source: impl Into<Source<'a>>) -> MissContext<'a> {
+        MissContext::new(&self.limits, &self.confirmations, source)
+    }
+
     /// The long-lived connections of sessions.
     pub fn live_sessions(&self) -> &LiveSessions {
         &self.live_sessions
@@ -320,10 +325,6 @@ impl Engine {
         }
         self.keyring.store(keyring);
         self.keys_generation.fetch_add(1, Ordering::Release);
-    }
-
-    pub(crate) fn keys_generation(&self) -> u64 {
-        self.keys_generation.load(Ordering::Acquire)
     }
 
     /// Sets the number of gates with a recent heartbeat.
@@ -459,6 +460,24 @@ impl Engine {
     fn style(&self, dialect: &str) -> TokenStyle {
         let styles = self.styles.load();
         styles.iter().find(|(name, _)| **name == *dialect).map(|(_, style)| *style).unwrap_or_default()
+    }
+}
+
+impl GateSigner for Engine {
+    fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn keyring(&self) -> Arc<Keyring> {
+        self.keyring()
+    }
+
+    fn keys_generation(&self) -> u64 {
+        self.keys_generation.load(Ordering::Acquire)
     }
 }
 

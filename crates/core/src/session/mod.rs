@@ -3,6 +3,7 @@
 //! Each new pair of tokens in the session has the next **generation**.
 
 mod browser;
+pub mod confirm;
 pub mod profile;
 pub mod rotation;
 pub mod scope;

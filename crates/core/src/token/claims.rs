@@ -172,6 +172,18 @@ pub struct AccessToken {
     pub expires: Timestamp,
 }
 
+/// The access token to which a rotation moved a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SuccessorToken {
+    /// The token's generation.
+    pub generation: Generation,
+    /// When it was issued.
+    pub issued_at: Timestamp,
+    /// The token's expiry.
+    pub expires: Timestamp,
+    pub(crate) key: KeyPrint,
+}
+
 /// The properties that all tokens of an issuer share.
 #[derive(Debug, PartialEq)]
 pub struct TokenIssuer {

@@ -11,6 +11,8 @@
 //! # Ok::<(), rotogate::token::KeyError>(())
 //! ```
 
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::JwkSet;
@@ -19,6 +21,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::algorithm::Algorithm;
+use crate::clock::Timestamp;
 use crate::random::{NoRandomness, random};
 
 mod hmac_secret;
@@ -39,6 +42,22 @@ pub use public::VerifyingKey;
 pub(super) use refresh_keys::truncated;
 pub use refresh_keys::{RefreshKeys, RefreshSecret};
 pub use signing::{KeyMaterial, SigningKey};
+
+/// The gate that signs, with its current keys and its time.
+pub trait GateSigner: Send + Sync + 'static {
+    /// The `iss` of what the gate signs.
+    fn issuer(&self) -> &str;
+
+    /// The current time.
+    fn now(&self) -> Timestamp;
+
+    /// The current keys.
+    fn keyring(&self) -> Arc<Keyring>;
+
+    /// A number that rises with each change of the keys. Something that was signed under an earlier number may have the
+    /// signature of a removed key.
+    fn keys_generation(&self) -> u64;
+}
 
 /// A problem with a key, a secret or their folder.
 ///

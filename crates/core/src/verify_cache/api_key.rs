@@ -1,27 +1,35 @@
 //! Checks API keys. An API key is cached like a session cookie. The cache key is the API key itself, and the entry is
 //! the verified token that represents it. A hit therefore costs as much as a hit for a token. On a miss, the gate first
-//! checks the API key's checksum. Then the request waits for [`TokenChecker::load_key`], which reads the API key's
-//! record and its owner.
+//! checks the API key's checksum. Then the request waits until the engine has read the API key's record and its owner.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::key_set::{KeySet, RefusedToken};
+use super::key_set::KeySet;
 use super::{CheckResult, MissContext, SessionAnswer, TRY_AGAIN, TokenChecker, Verified, front};
-use crate::api_key::{CachedKey, KeyClient};
+use crate::api_key::{ApiKey, CachedKey, KeyClient};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
-use crate::engine::Engine;
-use crate::engine::api_keys::{ApiKeys, ReadKey, ScopesOfClient};
 use crate::fault::{Error, Fault};
 use crate::rule::Rule;
-use crate::session::SessionId;
+use crate::token::TokenText;
 use crate::token::claims::{KeyFacts, LoginClaims};
 use crate::token::observer::Observer;
 
 /// The denial for a revoked API key.
 const REVOKED: Denial = Denial::ApiKeyRefused("it was revoked, or all API keys of its owner were revoked");
 const NETWORK: Denial = Denial::ApiKeyRefused("it may not be used from this address");
+
+/// A valid key and its internal access token.
+#[derive(Debug)]
+pub struct ReadKey {
+    /// The token, which never leaves the gate.
+    pub access_token: TokenText,
+    /// The record.
+    pub key: ApiKey,
+    /// When the record is read again.
+    pub read_again: Timestamp,
+}
 
 impl TokenChecker {
     /// Returns whether the string starts like an API key of this gate.
@@ -121,51 +129,31 @@ impl TokenChecker {
         }
     }
 
-    /// Returns the token for an API key. The token comes from the cache if another request has loaded the key in the
-    /// meantime.
+    /// Returns the cached API key, or `None` if its record must be read.
     ///
     /// # Errors
-    /// The errors of [`ApiKeys::read`].
-    pub async fn load_key(
-        &self,
-        engine: &Engine,
-        api_keys: &ApiKeys,
-        text: &Arc<str>,
-        clients: ScopesOfClient<'_>,
-    ) -> Result<Arc<Verified>, Error> {
-        let _turn = engine.take_turn(place_of(text)).await;
-        if let Some(known) = self.known_key::<()>(&self.keys.load(), text)? {
-            return Ok(known);
-        }
-        let keys = self.keys.load();
-        match api_keys.read(engine, text, clients).await {
-            Ok(read) => {
-                api_keys.note(engine, &read.key, text).map_err(Fault::from)?;
-                let verified = self.verify_key(&keys, text, read)?;
-                keys.cache.insert(keys.key(text).owned(), Arc::clone(&verified));
-                Ok(verified)
-            }
-            // The owner may be enabled again, but all other refusals are final.
-            Err(Error::Denied(denial @ Denial::ApiKeyRefused(_))) if !ApiKeys::is_of_owner(denial) => {
-                keys.refused.insert(keys.key(text).owned(), RefusedToken { denial, token: None });
-                Err(denial.into())
-            }
-            Err(error) => Err(error),
-        }
+    /// [`Denial::ApiKeyRefused`], or a denial which states that the gate cannot currently decide.
+    pub(crate) fn cached_key(&self, text: &str) -> Result<Option<Arc<Verified>>, Denial> {
+        self.known_key::<()>(&self.keys.load(), text)
     }
 
-    /// Returns the same result as [`load_key`](Self::load_key), but does not change the cache.
+    /// Verifies an API key whose record was read, and caches it.
     ///
     /// # Errors
-    /// The errors of [`ApiKeys::read`].
-    pub async fn foresee_key(
-        &self,
-        engine: &Engine,
-        api_keys: &ApiKeys,
-        text: &Arc<str>,
-        clients: ScopesOfClient<'_>,
-    ) -> Result<Arc<Verified>, Error> {
-        self.verify_key(&self.keys.load(), text, api_keys.read(engine, text, clients).await?)
+    /// A fault.
+    pub(crate) fn keep_key(&self, text: &Arc<str>, read: ReadKey) -> Result<Arc<Verified>, Error> {
+        let keys = self.keys.load();
+        let verified = self.verify_key(&keys, text, read)?;
+        keys.cache.insert(keys.key(text).owned(), Arc::clone(&verified));
+        Ok(verified)
+    }
+
+    /// Verifies an API key whose record was read, without caching it.
+    ///
+    /// # Errors
+    /// A fault.
+    pub(crate) fn key_of(&self, text: &Arc<str>, read: ReadKey) -> Result<Arc<Verified>, Error> {
+        self.verify_key(&self.keys.load(), text, read)
     }
 
     /// Verifies the token that represents an API key, by the same rules as every other token.
@@ -186,16 +174,4 @@ impl TokenChecker {
         let cached = CachedKey { text: Arc::clone(text), read_again, networks };
         Ok(keys.shared.accept_key(access, rules, judged, cached))
     }
-}
-
-/// Returns an id for the queue of requests with the same API key. While the first request reads the key's record, the
-/// others wait in this queue.
-fn place_of(text: &str) -> SessionId {
-    let mut place = [0; 16];
-    let end = text.as_bytes().iter().rev().skip(6);
-    place.iter_mut().zip(end).for_each(|(to, from)| *to = *from);
-    SessionId::new(Timestamp::ZERO, {
-        let [a, b, c, d, e, f, g, h, i, j, ..] = place;
-        [a, b, c, d, e, f, g, h, i, j]
-    })
 }

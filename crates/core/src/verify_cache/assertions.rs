@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use super::Verified;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
-use crate::engine::Engine;
 use crate::token::assertion::assertion;
+use crate::token::keyring::GateSigner;
 
 /// The header that contains assertions, and the lifetime of assertions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,33 +74,33 @@ impl Verified {
     ///
     /// # Errors
     /// [`Denial::AssertionUnavailable`].
-    pub fn assertion(
+    pub fn assertion<S: GateSigner>(
         self: &Arc<Self>,
-        engine: &Arc<Engine>,
+        signer: &Arc<S>,
         audience: &Arc<str>,
     ) -> Result<Option<(&HeaderName, HeaderValue)>, Denial> {
         let Some((header, assertions)) = self.assertions() else { return Ok(None) };
-        let now = engine.clock().now();
-        let generation = engine.keys_generation();
+        let now = signer.now();
+        let generation = signer.keys_generation();
         let found = assertions.find(audience, generation).filter(|kept| now < kept.expires);
         let kept = match found {
             Some(kept) => {
                 if now >= kept.renew_from && !kept.is_ordered.swap(true, Ordering::Relaxed) {
-                    self.order(engine, audience);
+                    self.order(signer, audience);
                 }
                 kept
             }
-            None => self.sign(engine, audience, false)?,
+            None => self.sign(signer.as_ref(), audience, false)?,
         };
         Ok(Some((&header.name, kept.value.clone())))
     }
 
     /// Starts to sign a new assertion in the background.
-    fn order(self: &Arc<Self>, engine: &Arc<Engine>, audience: &Arc<str>) {
-        let (caller, engine, audience) = (Arc::clone(self), Arc::clone(engine), Arc::clone(audience));
+    fn order<S: GateSigner>(self: &Arc<Self>, signer: &Arc<S>, audience: &Arc<str>) {
+        let (caller, signer, audience) = (Arc::clone(self), Arc::clone(signer), Arc::clone(audience));
         let renew = move || {
             // A failure is logged later, once the old assertion has expired and a request needs a new one.
-            let _ = caller.sign(&engine, &audience, true);
+            let _ = caller.sign(signer.as_ref(), &audience, true);
         };
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn_blocking(renew)),
@@ -109,18 +109,18 @@ impl Verified {
     }
 
     #[cold]
-    fn sign(&self, engine: &Engine, audience: &Arc<str>, anew: bool) -> Result<Arc<CachedAssertion>, Denial> {
+    fn sign(&self, signer: &impl GateSigner, audience: &Arc<str>, anew: bool) -> Result<Arc<CachedAssertion>, Denial> {
         let unavailable = Denial::AssertionUnavailable(TRY_AGAIN);
         let Some((header, assertions)) = self.assertions() else { return Err(unavailable) };
         let _one_at_once = assertions.signing.lock();
         // Read the generation first. Otherwise an assertion that was signed with a removed key could be treated as
         // current.
-        let generation = engine.keys_generation();
-        let now = engine.clock().now();
+        let generation = signer.keys_generation();
+        let now = signer.now();
         if let Some(kept) = assertions.find(audience, generation).filter(|kept| !anew && now < kept.expires) {
             return Ok(kept);
         }
-        let signed = assertion(&engine.keyring(), engine.issuer(), audience, &self.token, now, header.ttl);
+        let signed = assertion(&signer.keyring(), signer.issuer(), audience, &self.token, now, header.ttl);
         let (value, expires) = signed.map_err(|error| {
             tracing::error!(audience = %audience, error = %error, "the assertion could not be signed, so the request \
                                                                    is refused");

@@ -11,11 +11,10 @@ use super::token_key::{TokenKey, TokenRef};
 use super::{TakenIssuers, TokenChecker, Verified, front};
 use crate::api_key::KeyPrefix;
 use crate::denial::Denial;
-use crate::engine::Engine;
-use crate::engine::confirm::Confirmations;
 use crate::limit::{Limits, Source, Vain};
 use crate::reason::Reason;
 use crate::rule::Rule;
+use crate::session::confirm::Confirmations;
 use crate::strict_json::Members;
 use crate::token::observer::Observer;
 use crate::token::verify::{MAX_TOKEN, TokenRefusal, TokenToVerify, has_prefix, is_jwt_shaped, payload_of};
@@ -71,8 +70,7 @@ pub struct MissContext<'a> {
 
 impl<'a> MissContext<'a> {
     /// The context for a token from this source.
-    pub fn new(engine: &'a Engine, source: impl Into<Source<'a>>) -> Self {
-        let (limits, confirmations) = (engine.limits(), engine.confirmations());
+    pub fn new(limits: &'a Limits, confirmations: &'a Confirmations, source: impl Into<Source<'a>>) -> Self {
         Self { limits, confirmations, source: source.into(), introspected: None }
     }
 

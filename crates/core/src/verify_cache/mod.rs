@@ -33,19 +33,19 @@ use crate::clock::{EngineClock, Timestamp};
 use crate::counters::{CountedDurations, Counters};
 use crate::credential::Credential;
 use crate::denial::Denial;
-use crate::engine::live_sessions::SuccessorToken;
 use crate::overload::Shares;
 use crate::revocation::RevocationList;
 use crate::revocation::list::TokenFacts;
 use crate::route::OnExpiry;
 use crate::rule::Rule;
-use crate::token::claims::AccessToken;
+use crate::token::claims::{AccessToken, SuccessorToken};
 use crate::token::live_keys::KeysWait;
 use crate::token::observer::Observer;
 use crate::token::verify::{IssuerRules, TokenRefusal, Verifier};
 
 mod api_key;
 mod assertions;
+mod browser_token;
 mod ended;
 mod front;
 mod identity;
@@ -58,7 +58,9 @@ mod token_key;
 mod told;
 mod verified;
 
+pub use api_key::ReadKey;
 pub use assertions::AssertionHeader;
+pub use browser_token::{BrowserToken, ProviderTerms, SessionTerms};
 pub use ended::EndingClaims;
 #[cfg(test)]
 pub(crate) use front::for_tests::bytes as at_hand;

@@ -1,10 +1,10 @@
 //! Checks the session cookies of browser sessions. A cookie represents the current access token of its session. The
 //! verified token is cached with the cookie as its key. A cache hit therefore costs the same as for a bearer token.
 //!
-//! On a miss, the cookie's tag is checked without the store. If the tag is valid, the request waits for
-//! [`TokenChecker::load_session`]. `load_session` reads the session's record, and renews the session if necessary. The
-//! access token is verified by the same rules as every other token. A cached token that has expired or was replaced
-//! counts as a miss. Only the record shows whether the session has ended.
+//! On a miss, the cookie's tag is checked without the store. If the tag is valid, the request waits until the engine has
+//! loaded the session: it reads the session's record, and renews the session if necessary. The access token is verified
+//! by the same rules as every other token. A cached token that has expired or was replaced counts as a miss. Only the
+//! record shows whether the session has ended.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,11 +13,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
+use super::browser_token::{BrowserToken, ProviderTerms, SessionTerms};
 use super::key_set::{KeySet, RefusedToken};
 use super::{CheckResult, MissContext, TRY_AGAIN, TokenChecker, Verified, front};
 use crate::clock::Timestamp;
 use crate::denial::{Denial, Standing};
-use crate::engine::{BrowserToken, Engine, ProviderTerms, RenewWhen, RulesOf, SessionProvider, SessionTerms};
 use crate::fault::{Error, Fault};
 use crate::limit::{Limits, Source};
 use crate::random::are_equal;
@@ -92,7 +92,7 @@ pub struct SessionMiss<'a> {
     pub miss: MissContext<'a>,
     /// The keys for session cookies.
     pub keyring: Arc<Keyring>,
-    /// The result of [`TokenChecker::load_session`], if the request waited for it.
+    /// The loaded session, if the request waited for it.
     pub answer: Option<&'a SessionAnswer>,
 }
 
@@ -192,8 +192,8 @@ impl TokenChecker {
     /// Checks a session cookie. `value` is the cookie's value as bytes.
     ///
     /// # Errors
-    /// [`Denial::SessionUnavailable`] for a cookie of this gate whose session must be loaded first: see
-    /// [`load_session`](Self::load_session). [`Denial::SessionOver`]. [`Denial::UnknownSessionCookie`].
+    /// [`Denial::SessionUnavailable`] for a cookie of this gate whose session the engine must load first.
+    /// [`Denial::SessionOver`]. [`Denial::UnknownSessionCookie`].
     /// [`Denial::RateLimited`] for an unseen cookie if too many forged cookies came from its source.
     // Requirement B3.
     pub fn check_session<'a, O: Observer>(
@@ -308,65 +308,39 @@ impl TokenChecker {
         }
     }
 
-    /// Returns the session for a cookie. The session comes from the cache if another request has loaded it in the
-    /// meantime. Otherwise, the session is read, after a renewal if `when` requires one.
-    ///
-    /// The future must run to completion, so the caller must run it in its own task.
+    /// Returns the cached session for a cookie, or `None` if the session must be loaded. With `unless_due`, also `None` if
+    /// the session should be renewed.
     ///
     /// # Errors
-    /// The errors of [`Engine::browser_session`]; or [`Denial::SessionNotRenewed`].
-    // Requirement B9.
-    pub async fn load_session(
-        &self,
-        engine: &Engine,
-        value: &Arc<str>,
-        by: (RulesOf<'_>, Option<&dyn SessionProvider>),
-        when: RenewWhen,
-    ) -> Result<Arc<Verified>, Error> {
-        let cookie = engine.session_cookie(value).ok_or(Denial::UnknownSessionCookie)?;
-        let turn = engine.take_turn(cookie.session()).await;
+    /// A denial which states that the gate cannot currently decide whether the session's token was revoked.
+    pub(crate) fn cached_session(&self, value: &str, unless_due: bool) -> Result<Option<Arc<Verified>>, Denial> {
         let known = self.known_session::<()>(&self.keys.load(), value.as_bytes())?;
-        if let Some(known) = known.filter(|known| when != RenewWhen::Due || !known.is_due(self.clock.now())) {
-            return Ok(known);
-        }
-        match engine.browser_token(&turn, &cookie, by, when).await {
-            Ok(token) => self.keep_session(value, token),
-            Err(Error::Denied(denial)) if denial.standing() == Standing::Dead => {
-                // A session that has ended never becomes valid again. The refusal is therefore remembered, and the
-                // record is not read again.
-                let keys = self.keys.load();
-                keys.refused.insert(keys.key(value).owned(), RefusedToken { denial, token: None });
-                Err(denial.into())
-            }
-            Err(error) => Err(error),
-        }
+        Ok(known.filter(|known| !unless_due || !known.is_due(self.clock.now())))
     }
 
-    /// Returns what [`load_session`](Self::load_session) would return, for an explanation. Does not renew the session
-    /// or change the cache. Returns `None` if `load_session` would renew the session first.
+    /// Remembers that a session cookie or an API key is refused for all time. Its record is then not read again.
+    pub(crate) fn remember_refused(&self, value: &str, denial: Denial) {
+        let keys = self.keys.load();
+        keys.refused.insert(keys.key(value).owned(), RefusedToken { denial, token: None });
+    }
+
+    /// Verifies a session that was loaded, and caches it.
     ///
     /// # Errors
-    /// The errors of [`Engine::browser_session`].
-    pub async fn foresee_session(
-        &self,
-        engine: &Engine,
-        value: &Arc<str>,
-        by: (RulesOf<'_>, Option<&dyn SessionProvider>),
-    ) -> Result<Option<Arc<Verified>>, Error> {
-        let cookie = engine.session_cookie(value).ok_or(Denial::UnknownSessionCookie)?;
-        let turn = engine.take_turn(cookie.session()).await;
-        match engine.browser_token(&turn, &cookie, by, RenewWhen::Never).await {
-            Ok(token) => self.verify_session(&self.keys.load(), value, token).map(Some),
-            Err(Error::Denied(Denial::SessionNotRenewed)) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn keep_session(&self, value: &Arc<str>, token: BrowserToken) -> Result<Arc<Verified>, Error> {
+    /// The errors of [`session_of`](Self::session_of).
+    pub(crate) fn keep_session(&self, value: &Arc<str>, token: BrowserToken) -> Result<Arc<Verified>, Error> {
         let keys = self.keys.load();
         let verified = self.verify_session(&keys, value, token)?;
         keys.cache.insert(keys.key(value).owned(), Arc::clone(&verified));
         Ok(verified)
+    }
+
+    /// Verifies a session that was loaded, without caching it.
+    ///
+    /// # Errors
+    /// [`Denial::SessionOver`] if the current rules refuse the session, or a fault.
+    pub(crate) fn session_of(&self, value: &Arc<str>, token: BrowserToken) -> Result<Arc<Verified>, Error> {
+        self.verify_session(&self.keys.load(), value, token)
     }
 
     /// Verifies a session's access token by the same rules as any other token.

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::clock::ManualTime;
-use crate::engine::confirm::Confirmations;
 use crate::limit::{Limits, Rates};
 use crate::session::Scope;
+use crate::session::confirm::Confirmations;
 use crate::token::keyring::Keyring;
 use crate::token::mint::mint;
 use crate::token::verify::IssuerKeys;

@@ -77,7 +77,7 @@ async fn derived(world: &World) -> Derived {
     assert_eq!(status, 201, "{made}");
     let text = made["key"].as_str().unwrap().to_owned();
     let keys = gate.running.api_keys.as_ref().unwrap();
-    let of_key = gate.checker.load_key(&gate.engine, keys, &Arc::from(&*text), &|_| None).await.unwrap();
+    let of_key = keys.load_verified(&gate.engine, &gate.checker, &Arc::from(&*text), &|_| None).await.unwrap();
     let callers = [subject, checked(gate, &exchanged).unwrap(), of_key];
     let streams = callers.map(|caller| Lease::for_caller(&gate.leases, Some(&caller), OnExpiry::Keep));
     let record = world.keys().get(made["id"].as_str().unwrap()).await.unwrap().unwrap();

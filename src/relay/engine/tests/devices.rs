@@ -12,7 +12,7 @@ use std::collections::BinaryHeap;
 
 use super::model::LIMITS;
 use super::*;
-use rotogate_core::engine::confirm::token_digest;
+use rotogate_core::session::confirm::token_digest;
 use support::random::Random;
 
 const HOUR: u64 = 3600;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::model::LIMITS;
 use super::*;
-use rotogate_core::engine::confirm::token_digest;
+use rotogate_core::session::confirm::token_digest;
 use support::random::Random;
 
 mod between;

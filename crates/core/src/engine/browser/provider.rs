@@ -1,10 +1,7 @@
 //! The provider where browsers' users log in.
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
-use zeroize::Zeroizing;
 
 use super::super::events::Happening;
 use super::super::{Engine, Event, Origin};
@@ -14,25 +11,10 @@ use crate::denial::{Denial, ProviderFlaw};
 use crate::fault::Error;
 use crate::session::{Session, SessionId, VouchedBy};
 use crate::token::session_cookie::SessionCookie;
+use crate::verify_cache::ProviderTerms;
 
 /// The maximum number of sessions that are checked at once.
 const ASKED_AT_ONCE: usize = 64;
-
-/// The provider data that a request needs.
-pub struct ProviderTerms {
-    /// The provider's access token, if it is kept.
-    pub access_token: Option<Arc<Zeroizing<String>>>,
-    /// The expiry of the access token.
-    pub token_until: Timestamp,
-    /// Whether the provider issued a refresh token.
-    pub is_refreshable: bool,
-    /// From this time on, a request refreshes the access token.
-    pub refresh_from: Timestamp,
-    /// When the vault must be read again.
-    pub good_until: Timestamp,
-}
-
-crate::debug_with!(ProviderTerms { token_until });
 
 /// The provider where browsers' users log in.
 #[async_trait]

@@ -1,13 +1,13 @@
-//! When browser sessions are renewed.
+//! When browser sessions are renewed, and loaded into the cache of verified tokens.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use super::super::Engine;
-use super::PresentedDevice;
-use crate::clock::Timestamp;
-use crate::denial::Denial;
+use super::{PresentedDevice, RulesOf, SessionProvider};
+use crate::denial::{Denial, Standing};
+use crate::fault::Error;
 use crate::session::Session;
-use crate::session::profile::Profile;
+use crate::verify_cache::{TokenChecker, Verified};
 
 /// When a session is renewed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,39 +23,58 @@ pub enum RenewWhen {
     Due,
 }
 
-/// The lifetimes of a browser session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SessionTerms {
-    /// The last renewal.
-    pub renewed_at: Timestamp,
-    /// From this time on, a request renews the session.
-    pub renew_from: Timestamp,
-    /// How long the session lasts without a renewal.
-    pub idle_ttl: Duration,
-    /// The absolute end of the session.
-    pub ends: Timestamp,
-}
-
-impl SessionTerms {
-    pub(super) fn new(session: &Session, profile: &Profile) -> Self {
-        let last = &session.last;
-        let life = last.access_expires.since(session.issued_at);
-        let is_last = last.access_expires.as_secs() >= session.expires.as_secs();
-        Self {
-            renewed_at: session.issued_at,
-            renew_from: if is_last { Timestamp::MAX } else { session.issued_at.plus(life * 4 / 5) },
-            idle_ttl: profile.idle_ttl,
-            ends: session.expires.min(session.created().plus(profile.session_ttl)),
+impl Engine {
+    /// Returns the session for a cookie. The session comes from the cache if another request has loaded it in the
+    /// meantime. Otherwise, the session is read, after a renewal if `when` requires one.
+    ///
+    /// The future must run to completion, so the caller must run it in its own task.
+    ///
+    /// # Errors
+    /// The errors of [`browser_session`](Self::browser_session); or [`Denial::SessionNotRenewed`].
+    // Requirement B9.
+    pub async fn load_session(
+        &self,
+        checker: &TokenChecker,
+        value: &Arc<str>,
+        by: (RulesOf<'_>, Option<&dyn SessionProvider>),
+        when: RenewWhen,
+    ) -> Result<Arc<Verified>, Error> {
+        let cookie = self.session_cookie(value).ok_or(Denial::UnknownSessionCookie)?;
+        let turn = self.take_turn(cookie.session()).await;
+        if let Some(known) = checker.cached_session(value, when == RenewWhen::Due)? {
+            return Ok(known);
+        }
+        match self.browser_token(&turn, &cookie, by, when).await {
+            Ok(token) => checker.keep_session(value, token),
+            Err(Error::Denied(denial)) if denial.standing() == Standing::Dead => {
+                // A session that has ended never becomes valid again.
+                checker.remember_refused(value, denial);
+                Err(denial.into())
+            }
+            Err(error) => Err(error),
         }
     }
 
-    /// When the session expires if no further request arrives.
-    pub fn idle_expires(&self) -> Timestamp {
-        self.renewed_at.plus(self.idle_ttl).min(self.ends)
+    /// Returns what [`load_session`](Self::load_session) would return, for an explanation. Does not renew the session
+    /// or change the cache. Returns `None` if `load_session` would renew the session first.
+    ///
+    /// # Errors
+    /// The errors of [`browser_session`](Self::browser_session).
+    pub async fn foresee_session(
+        &self,
+        checker: &TokenChecker,
+        value: &Arc<str>,
+        by: (RulesOf<'_>, Option<&dyn SessionProvider>),
+    ) -> Result<Option<Arc<Verified>>, Error> {
+        let cookie = self.session_cookie(value).ok_or(Denial::UnknownSessionCookie)?;
+        let turn = self.take_turn(cookie.session()).await;
+        match self.browser_token(&turn, &cookie, by, RenewWhen::Never).await {
+            Ok(token) => checker.session_of(value, token).map(Some),
+            Err(Error::Denied(Denial::SessionNotRenewed)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
-}
 
-impl Engine {
     /// Somebody who stole only the cookie must not keep the session alive, or use up the provider's refresh token.
     // Requirements B21 and B48.
     pub(super) fn renewal_of(&self, session: &Session, when: RenewWhen) -> (RenewWhen, Denial) {

@@ -15,15 +15,14 @@ use super::support::{
 use crate::client::Client;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
-use crate::engine::{
-    Arrival, BrowserLogin, BrowserRules, BrowserToken, Engine, IssuedTokens, Login, Origin, RenewWhen,
-};
+use crate::engine::{Arrival, BrowserLogin, BrowserRules, Engine, IssuedTokens, Login, Origin, RenewWhen};
 use crate::fault::{Error, Fault};
 use crate::session::profile::Profile;
 use crate::session::{Generation, RevokedBecause, Session, Status};
 use crate::token::refresh;
 use crate::token::session_cookie::SessionCookie;
 use crate::token::verify::peek;
+use crate::verify_cache::BrowserToken;
 
 pub(super) const ACCESS: Duration = secs(600);
 pub(super) const IDLE: Duration = secs(8 * 3600);

@@ -27,7 +27,7 @@ pub(super) fn check(world: &World, cookie: &str) -> Result<Arc<Verified>, Denial
 }
 
 pub(super) async fn load(world: &World, cookie: &Arc<str>, when: RenewWhen) -> Result<Arc<Verified>, Error> {
-    world.checker.load_session(&world.engine, cookie, (&rules, None), when).await
+    world.engine.load_session(&world.checker, cookie, (&rules, None), when).await
 }
 
 fn generation(verified: &Verified) -> u64 {

@@ -11,13 +11,12 @@ use super::support::{World, denied, failed, scope, secs};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::engine::live_sessions::LiveConnection;
-use crate::engine::{
-    ApplicationLogin, BrowserLogin, BrowserToken, Origin, PresentedDevice, ProviderTerms, RenewWhen, SessionProvider,
-};
+use crate::engine::{ApplicationLogin, BrowserLogin, Origin, PresentedDevice, RenewWhen, SessionProvider};
 use crate::fault::{Error, Fault};
 use crate::revocation::Target;
 use crate::session::{Binding, Generation, RevokedBecause, Status, VouchedBy};
 use crate::token::session_cookie::SessionCookie;
+use crate::verify_cache::{BrowserToken, ProviderTerms};
 
 /// A provider that says this, and counts who asks.
 #[derive(Default)]

@@ -221,12 +221,7 @@ async fn j17_an_own_token_ends_with_its_exp_and_lives_until_then() {
     let now = w.engine.clock().now();
     let key = verified.token().key();
     let successor = |expires| {
-        Some(crate::engine::live_sessions::SuccessorToken {
-            generation: Generation::new(2),
-            issued_at: expires,
-            expires,
-            key,
-        })
+        Some(crate::token::claims::SuccessorToken { generation: Generation::new(2), issued_at: expires, expires, key })
     };
     assert_eq!(w.checker.check_again(&verified, successor(now), OnExpiry::Close), Err(Denial::TokenExpired));
     let later = now.plus(Duration::from_millis(1));

@@ -200,7 +200,7 @@ async fn r3_an_abandoned_access_token_that_is_cached_is_refused_at_once() {
     let first = w.login().await;
     let lost = w.refreshed(&first.refresh, IssueKind::Rotated).await;
     // Another process verifies the token, so this one does not know of the use.
-    let elsewhere = crate::engine::confirm::Confirmations::default();
+    let elsewhere = crate::session::confirm::Confirmations::default();
     let credential = crate::credential::Credential::new(&lost.access);
     w.checker.check(credential, || w.shown(&elsewhere), &mut ()).unwrap();
     assert_eq!(w.checker.cached(), 1);

@@ -18,12 +18,12 @@ use crate::credential::Credential;
 use crate::denial::Denial;
 use crate::directory::{Directory, DirectoryError, User};
 use crate::engine::{
-    AccountRule, ApplicationLogin, Confirmations, Engine, EngineConfig, IssueKind, IssuedTokens, Login, Origin,
-    Refresh, kind_of_issue,
+    AccountRule, ApplicationLogin, Engine, EngineConfig, IssueKind, IssuedTokens, Login, Origin, Refresh, kind_of_issue,
 };
 use crate::fault::{Error, Fault};
 use crate::limit::{Limits, Rate, Rates};
 use crate::revocation::{Revocation, RevocationList, Target};
+use crate::session::confirm::Confirmations;
 use crate::session::profile::Profile;
 use crate::session::{Generation, RevokedBecause, Scope, Session, SessionId};
 use crate::store::conformance::nodes::{MemoryNode, Way};
