@@ -12,6 +12,8 @@
 //! ```
 
 #[doc(inline)]
-pub use rotogate_core::route::{
-    Auth, Condition, Credentials, LimitPer, Mcp, RateLimit, Resource, Route, RoutePolicy, StepUp,
-};
+pub use rotogate_core::claim::condition::Condition;
+#[doc(inline)]
+pub use rotogate_core::route::{Auth, Credentials, LimitPer, Mcp, RateLimit, Resource, Route, RoutePolicy};
+#[doc(inline)]
+pub use rotogate_core::session::step_up::StepUp;

@@ -15,8 +15,9 @@ use rotogate_core::engine::{APPLICATION, BrowserRules, PresentedDevice, RenewWhe
 use rotogate_core::fault::Error;
 use rotogate_core::lease::Lease;
 use rotogate_core::overload::Holder;
-use rotogate_core::route::{OnExpiry, RoutePolicy};
+use rotogate_core::route::RoutePolicy;
 use rotogate_core::session::Session;
+use rotogate_core::session::expiry::OnExpiry;
 use rotogate_core::token::session_cookie::is_of_browser;
 pub(super) use rotogate_core::token::session_cookie::session_cookie;
 use rotogate_core::verify_cache::{SessionAnswer, SessionMiss, Verified};

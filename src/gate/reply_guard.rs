@@ -18,7 +18,7 @@ use rotogate_core::context::Context;
 use rotogate_core::lease::{Lease, LeaseEnd};
 use rotogate_core::policy::Permitted;
 use rotogate_core::reply::{GrpcCode, grpc_trailers};
-use rotogate_core::route::{OnExpiry, Route};
+use rotogate_core::route::Route;
 use rotogate_core::verify_cache::Verified;
 
 /// The longest delay before a long reply ends, as for tunnels (requirement T9).
@@ -95,7 +95,7 @@ impl ReplyGuard {
             }
             State::New { .. } => {
                 let GuardedCaller { gate, verified, route } = &self.caller;
-                let lease = Lease::for_caller(&gate.leases, Some(verified), OnExpiry::for_policy(&route.policy));
+                let lease = Lease::for_caller(&gate.leases, Some(verified), route.policy.on_expiry());
                 let mut ticks = tokio::time::interval(CHECK_INTERVAL);
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 self.state = State::Checking { lease, ticks };

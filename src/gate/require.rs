@@ -32,10 +32,11 @@ use super::layer::{Debt, Judged, Receipt, ResponseFuture, Unpermitted};
 use super::signed_out::Led;
 use super::{Gate, layer, respond, upgrade};
 use rotogate_core::claim::ClaimPath;
+use rotogate_core::claim::Role;
 use rotogate_core::denial::Denial;
 use rotogate_core::policy::{self, By, Owing, Permit, Permitted, Settled, Undecided};
 use rotogate_core::reason::Reason;
-use rotogate_core::route::{Auth, Role, Route, RoutePolicy};
+use rotogate_core::route::{Auth, Route, RoutePolicy};
 use rotogate_core::session::scope::{Scope, impossible};
 use rotogate_core::verify_cache::Verified;
 

@@ -30,7 +30,7 @@ use super::notice::SetupNotice;
 use super::tunnel::{carry, protocol};
 use rotogate_core::lease::Lease;
 use rotogate_core::overload::PoolPermit;
-use rotogate_core::route::{OnExpiry, Route};
+use rotogate_core::route::Route;
 use rotogate_core::verify_cache::Verified;
 
 /// The pipe's buffer in each direction, in bytes.
@@ -62,7 +62,7 @@ pub(super) fn settle(
         refuse(parts);
         return;
     }
-    let lease = gate.tunnel_lease(caller, OnExpiry::for_policy(policy));
+    let lease = gate.tunnel_lease(caller, policy.on_expiry());
     let lease = match place {
         Some(place) => lease.in_place(place),
         None => lease,

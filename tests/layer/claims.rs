@@ -14,8 +14,8 @@ use rotogate::gate::{BuildError, Claims, Endpoint, GateBuilder, NewSession, Verd
 use rotogate::route::{Route, RoutePolicy};
 use rotogate::session::{Scope, VouchedBy};
 use rotogate::{Gate, Identity, SecretString};
+use rotogate_core::claim::Role;
 use rotogate_core::clock::{SystemTime, TimeSource};
-use rotogate_core::route::Role;
 use rotogate_core::token::claims::TokenStyle;
 use rotogate_core::token::keyring::Keyring;
 use rotogate_core::token::verify::{IssuerKeys, IssuerRules, RulesError};

@@ -13,10 +13,11 @@ use ipnet::IpNet;
 use toml::{Table, Value};
 
 use rotogate_core::claim::ClaimPath;
+use rotogate_core::claim::Role;
 use rotogate_core::headers::HeaderPattern;
 use rotogate_core::http_client::Proxy;
 use rotogate_core::limit::Rate;
-use rotogate_core::route::{CallPattern, LimitPer, McpCalls, Role};
+use rotogate_core::route::{CallPattern, LimitPer, McpCalls};
 use rotogate_core::session::Scope;
 use rotogate_core::token::Algorithm;
 use rotogate_kit::config::CertificateAndKey;

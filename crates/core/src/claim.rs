@@ -7,9 +7,12 @@ use serde_json::{Map, Value};
 
 use crate::invalid::InvalidValue;
 
+pub mod condition;
 mod path;
+mod role;
 
 pub use path::ClaimPath;
+pub use role::Role;
 
 /// The maximum size of a token's own claims, in bytes of JSON with escaped non-ASCII characters.
 pub const MAX_CLAIMS: usize = 2048;

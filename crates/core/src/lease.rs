@@ -15,7 +15,7 @@ use crate::denial::Denial;
 use crate::engine::Engine;
 use crate::engine::live_sessions::LiveConnection;
 use crate::overload::PoolPermit;
-use crate::route::OnExpiry;
+use crate::session::expiry::OnExpiry;
 #[cfg(feature = "kuzzle")]
 use crate::token::verify::IssuerRules;
 #[cfg(feature = "kuzzle")]

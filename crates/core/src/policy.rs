@@ -8,11 +8,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use http::HeaderValue;
 
+use crate::claim::Role;
+use crate::claim::condition::KeptConditions;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::dpop::UsedProof;
 use crate::dpop::memory::ProofName;
-use crate::route::{Auth, KeptConditions, Role, Route, RoutePolicy};
+use crate::route::{Auth, Route, RoutePolicy};
 use crate::rule::Rule;
 use crate::token::claims::AccessToken;
 use crate::token::observer::Observer;

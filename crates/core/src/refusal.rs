@@ -13,8 +13,8 @@ use crate::fault::Error;
 #[cfg(feature = "axum")]
 use crate::reason::Reason;
 use crate::reply::{GrpcCode, Reply, grpc_status, problem, quota_exceeded, retry_after};
-use crate::route::StepUp;
 use crate::session::Scope;
+use crate::session::step_up::StepUp;
 
 /// The detail for a request from another origin's page. With a wrong `public_url`, the gate's own pages seem to be from
 /// another origin.

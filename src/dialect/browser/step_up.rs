@@ -12,7 +12,7 @@ use zeroize::Zeroize;
 use super::query_parameter;
 #[cfg(any(feature = "browser-oidc", test))]
 use rotogate_core::bounds::MAX_ACR_VALUES;
-use rotogate_core::route::StepUp;
+use rotogate_core::session::step_up::StepUp;
 
 const ACR_VALUES: &str = "acr_values";
 const MAX_AGE: &str = "max_age";

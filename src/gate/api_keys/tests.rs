@@ -24,7 +24,8 @@ use rotogate_core::clock::{ManualTime, Timestamp};
 use rotogate_core::directory::{Directory, DirectoryError, User};
 use rotogate_core::engine::{ApplicationLogin, Origin};
 use rotogate_core::revocation::{Effect, Revocation, Target};
-use rotogate_core::route::{Credentials, LimitPer, RateLimit, Route, RoutePolicy, StepUp};
+use rotogate_core::route::{Credentials, LimitPer, RateLimit, Route, RoutePolicy};
+use rotogate_core::session::step_up::StepUp;
 use rotogate_core::session::{RevokedBecause, VouchedBy};
 use rotogate_core::store::relay::{
     KEY_OWNER, RelayId, RelayInserted, RelayRecord, RelayStore, RelaySwapped, RelayVersion,

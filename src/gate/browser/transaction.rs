@@ -287,7 +287,7 @@ mod tests {
     use super::*;
     use http::header::COOKIE;
     use rotogate_core::clock::ManualTime;
-    use rotogate_core::route::StepUp;
+    use rotogate_core::session::step_up::StepUp;
     use rotogate_core::store::conformance::nodes::{MemoryNode, Way};
 
     const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);

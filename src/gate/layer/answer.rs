@@ -27,7 +27,7 @@ use rotogate_core::denial::Denial;
 use rotogate_core::overload::Refusal;
 use rotogate_core::policy::{Permit, Permitted, Settled, Undecided};
 use rotogate_core::reason::Reason;
-use rotogate_core::route::{OnExpiry, Route};
+use rotogate_core::route::Route;
 use rotogate_core::verify_cache::Verified;
 
 pub(super) enum NotEntered {
@@ -158,7 +158,7 @@ impl<M> GateLayer<M> {
         } else if caller.is_some()
             && let Some(place) = place
         {
-            parts.extensions.insert(gate.tunnel_lease(caller, OnExpiry::for_policy(policy)).in_place(place));
+            parts.extensions.insert(gate.tunnel_lease(caller, policy.on_expiry()).in_place(place));
         }
         let is_kept = self.options.annotate
             || caller.is_some()

@@ -3,7 +3,8 @@
 use toml::{Table, Value};
 
 use super::TrustedIssuer;
-use rotogate_core::route::{ClaimValue, Comparison, Condition, Conditions, RoutePolicy, WarningKind};
+use rotogate_core::claim::condition::{ClaimValue, Comparison, Condition, Conditions};
+use rotogate_core::route::{RoutePolicy, WarningKind};
 use rotogate_kit::config::{Node, Section, Value as Raw, nearest, printable};
 
 const OPERATORS: [&str; 8] = ["has", "not", "starts", "ends", "min", "max", "exists", "param"];

@@ -15,11 +15,14 @@ use super::{
     step_up,
 };
 use crate::logs::{AccessLogConfig, RouteLog};
+use rotogate_core::claim::Role;
+use rotogate_core::claim::condition::Conditions;
 use rotogate_core::route::{
-    Auth, CallPattern, Conditions, Credentials, Implied, McpCalls, RateLimit, Resource, Role, Route, RoutePolicy,
-    StepUp, UpstreamId, all_roles_problem, role_problem,
+    Auth, CallPattern, Credentials, Implied, McpCalls, RateLimit, Resource, Route, RoutePolicy, UpstreamId,
+    all_roles_problem, role_problem,
 };
 use rotogate_core::session::Scope;
+use rotogate_core::session::step_up::StepUp;
 use rotogate_core::token::verify::OWN;
 use rotogate_kit::config::{Section, Value as Raw, printable};
 use rotogate_proxy::Upstream;

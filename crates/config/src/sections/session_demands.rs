@@ -2,7 +2,8 @@
 
 use super::{Config, DirectoryConfig, UsersConfig};
 use rotogate::program::BROWSER;
-use rotogate_core::route::{Auth, Role, Route, RoutePolicy, WarningKind};
+use rotogate_core::claim::Role;
+use rotogate_core::route::{Auth, Route, RoutePolicy, WarningKind};
 use rotogate_core::session::Scope;
 use rotogate_core::token::verify::OWN;
 use rotogate_kit::config::Section;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::declare::section;
 use super::super::value;
 use super::{DAY, SECOND};
-use rotogate_core::route::StepUp;
+use rotogate_core::session::step_up::StepUp;
 use rotogate_kit::config::{Section, Value as Raw};
 
 section! {

@@ -1,7 +1,7 @@
 //! `when` and `when_any` of routes.
 
 use super::*;
-use rotogate_core::route::{ClaimValue, Comparison, Condition, Conditions};
+use rotogate_core::claim::condition::{ClaimValue, Comparison, Condition, Conditions};
 
 /// A route with parameters beside the one of the smallest configuration.
 fn route(more: &str) -> String {

@@ -11,7 +11,6 @@
 //! Names are compared in a **folded** form: lower case, with `-` for every character that is neither a letter nor a
 //! digit. A CGI-like upstream sees `HTTP_X_AUTH_SUBJECT` for both `X-Auth-Subject` and `X-Auth_Subject`.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -30,6 +29,7 @@ static CREDENTIALS: [(HeaderName, bool); 3] =
     [(AUTHORIZATION, true), (HeaderName::from_static("dpop"), true), (PROXY_AUTHORIZATION, false)];
 
 mod certificate;
+pub(crate) mod encoded;
 mod forwarding;
 mod framing;
 mod hop_by_hop;
@@ -40,6 +40,8 @@ mod products;
 mod trailers;
 
 use certificate::ClientCertificate;
+pub use encoded::identity_value;
+use encoded::visible;
 pub use forwarding::{FORWARDED_HOST, client_ip, forwarded};
 pub use forwarding::{is_trusted, named_scheme, says_for_whom, scheme};
 pub use framing::is_framed_once;
@@ -360,79 +362,6 @@ pub fn strip_credentials(headers: &mut HeaderMap, policy: &RoutePolicy) -> bool 
 /// a final `*` matches anything.
 pub fn not_from_clients() -> impl Iterator<Item = &'static str> {
     names::of_lists().chain(CREDENTIALS.iter().map(|(name, _)| name.as_str()))
-}
-
-/// Encodes a claim as a header value (T4). Visible ASCII and inner spaces stay. Everything else is percent-encoded, and
-/// so is `%`.
-pub fn identity_value(claim: &str) -> HeaderValue {
-    let mut text = Vec::with_capacity(claim.len());
-    encode(claim, &mut text);
-    visible(Bytes::from(text))
-}
-
-#[derive(Clone, Debug)]
-pub(crate) enum IdentityText<'c> {
-    Claim(Cow<'c, str>),
-    /// Several claims, joined by commas.
-    List(&'c [Box<str>]),
-}
-
-const USUAL_CLAIM: usize = 24;
-
-/// Makes the [values](identity_value) of several claims in one allocation.
-pub(crate) fn identity_values<'c>(claims: impl IntoIterator<Item = IdentityText<'c>>) -> Vec<HeaderValue> {
-    let claims = claims.into_iter();
-    let mut text = Vec::with_capacity(claims.size_hint().1.unwrap_or_default() * USUAL_CLAIM);
-    let ends: Vec<usize> = claims
-        .map(|claim| {
-            match claim {
-                IdentityText::Claim(claim) => encode(&claim, &mut text),
-                IdentityText::List(several) => encode_list(several, &mut text),
-            }
-            text.len()
-        })
-        .collect();
-    // The values stay in memory as long as their token, so free unused capacity.
-    let text = Bytes::from(text.into_boxed_slice());
-    let begins = std::iter::once(0).chain(ends.iter().copied());
-    begins.zip(&ends).map(|(begin, &end)| unindexed(visible(text.slice(begin..end)))).collect()
-}
-
-fn encode(claim: &str, out: &mut Vec<u8>) {
-    if claim.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'%') {
-        return out.extend_from_slice(claim.as_bytes());
-    }
-    let last = claim.len().saturating_sub(1);
-    for (at, byte) in claim.bytes().enumerate() {
-        let inner_space = byte == b' ' && at != 0 && at != last;
-        encode_byte(byte, inner_space || (byte.is_ascii_graphic() && byte != b'%'), out);
-    }
-}
-
-/// Spaces are encoded, because software that reads lists trims the elements.
-fn encode_list(several: &[Box<str>], out: &mut Vec<u8>) {
-    for (at, one) in several.iter().enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
-        for byte in one.bytes() {
-            encode_byte(byte, byte.is_ascii_graphic() && !matches!(byte, b'%' | b','), out);
-        }
-    }
-}
-
-fn encode_byte(byte: u8, is_plain: bool, out: &mut Vec<u8>) {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    if is_plain {
-        out.push(byte);
-    } else {
-        out.extend([b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 0xf)]]);
-    }
-}
-
-fn visible(encoded: Bytes) -> HeaderValue {
-    #[expect(clippy::expect_used, reason = "visible ASCII and spaces are always a header value")]
-    HeaderValue::from_maybe_shared(encoded).expect("visible ASCII")
 }
 
 /// Whether any header overrides the request's method or URL.

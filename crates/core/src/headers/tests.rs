@@ -1,6 +1,7 @@
 use ipnet::IpNet;
 use proptest::prelude::*;
 
+use super::encoded::{IdentityText, identity_values};
 use super::*;
 
 fn headers(pairs: &[(&str, &str)]) -> HeaderMap {

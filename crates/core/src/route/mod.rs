@@ -9,9 +9,7 @@ use crate::invalid::InvalidValue;
 
 pub mod authority;
 mod calls;
-mod condition;
 pub mod hosts;
-mod lead;
 mod loose;
 mod mcp;
 mod methods;
@@ -25,14 +23,12 @@ mod warnings;
 
 pub use calls::CallPattern;
 pub use calls::ungoverned;
-pub use condition::{ClaimValue, Comparison, Condition, Conditions, KeptConditions, KeptOfToken, unmet_condition};
 pub use hosts::{HostError, Hosts};
-pub use lead::OnExpiry;
 pub use mcp::{CallRule, CallRules, Implied, Mcp, McpCalls};
 pub use methods::{DEFAULT_METHODS, REGISTERED_METHODS};
-pub use policy::{Auth, Credentials, Role, RoutePolicy, admits_path, all_roles_problem, depends_on_path, role_problem};
+pub use policy::{Auth, Credentials, RoutePolicy, admits_path, all_roles_problem, depends_on_path, role_problem};
 pub use rate::{LimitOver, LimitPer, RateLimit, unusable_limit};
-pub use resource::{RESOURCE_METADATA_PATH, Resource, StepUp};
+pub use resource::{RESOURCE_METADATA_PATH, Resource};
 pub use table::{Match, RouteError, RouteProblem, RouteTable};
 pub use warnings::{RouteWarning, WarningKind, warnings};
 

@@ -1,17 +1,18 @@
 //! The requirements of a route.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::Arc;
 
-use super::condition::{Condition, Conditions};
 use super::mcp::Implied;
 use super::path::{CanonicalPath, PathError};
 use super::rate::RateLimit;
-use super::resource::StepUp;
+use crate::claim::Role;
+use crate::claim::condition::{Condition, Conditions};
 use crate::denial::Denial;
 use crate::invalid::InvalidValue;
+use crate::session::expiry::OnExpiry;
 use crate::session::scope::Scope;
+use crate::session::step_up::StepUp;
 
 /// The rules of one route. The default is the strictest: a token is required, and unusual requests are rejected.
 ///
@@ -234,6 +235,11 @@ impl RoutePolicy {
         }
     }
 
+    /// What happens to the route's connections when the caller's token expires.
+    pub const fn on_expiry(&self) -> OnExpiry {
+        if self.keeps_on_expiry { OnExpiry::Keep } else { OnExpiry::Close }
+    }
+
     /// Whether this policy rejects some request that `other` accepts.
     ///
     /// Each of two policies can be stricter than the other, in different respects.
@@ -346,34 +352,6 @@ pub fn admits_path(policy: &RoutePolicy, path: &CanonicalPath<'_>) -> Result<(),
     match !policy.keeps_encoded_slash && path.has_encoded_slash() {
         true => Err(PathError::EncodedSlash.into()),
         false => Ok(()),
-    }
-}
-
-/// A role and the issuer whose tokens may name it.
-// Requirement I17.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Role {
-    /// The name of the issuer, or `None` for the only issuer of the route.
-    pub issuer: Option<Box<str>>,
-    /// The role.
-    pub name: Box<str>,
-}
-
-impl Role {
-    /// Parses a role such as `"admin"` or `"kc:admin"`, which is the role `admin` of the issuer named `kc`. If the part
-    /// before the colon is not the name of an issuer, the whole string is the role.
-    pub fn parse(text: &str, is_issuer: impl Fn(&str) -> bool) -> Self {
-        match text.split_once(':').filter(|(issuer, _)| is_issuer(issuer)) {
-            Some((issuer, name)) => Self { issuer: Some(issuer.into()), name: name.into() },
-            None => Self { issuer: None, name: text.into() },
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.issuer.as_ref().map_or(Ok(()), |issuer| write!(f, "{issuer}:"))?;
-        f.write_str(&self.name)
     }
 }
 

@@ -16,13 +16,14 @@ use std::sync::Arc;
 
 use http::Method;
 
-use super::Route;
 use super::authority::{host_of, is_host};
 use super::calls::CallPattern;
 use super::loose::{self, FoldedTree, PathReading};
 use super::methods::{self, is_default};
 use super::path::CanonicalPath;
 use super::pattern::{self, Segment, Tree};
+use super::{Route, RoutePolicy};
+use crate::claim::condition::Conditions;
 
 /// All routes, prepared for look-ups.
 #[derive(Debug)]
@@ -148,6 +149,12 @@ struct Group {
     is_one_path: bool,
 }
 
+/// Returns a parameter of the conditions that is missing in this pattern.
+fn missing_param<'c>(conditions: &'c Conditions, pattern: &str) -> Option<&'c str> {
+    let route = Route::new(pattern, RoutePolicy::default());
+    conditions.params().find(|name| !route.params(pattern).any(|(known, _)| known == *name))
+}
+
 fn path_of_all(route: &Route) -> &str {
     if route.kuzzle.is_empty() && route.calls.is_empty() { &route.path } else { "" }
 }
@@ -171,7 +178,7 @@ impl RouteTable {
                     continue;
                 }
             };
-            let missing = route.policy.conditions.as_ref().and_then(|all| all.missing_param(path_of_all(route)));
+            let missing = route.policy.conditions.as_ref().and_then(|all| missing_param(all, path_of_all(route)));
             if let Some(name) = missing {
                 errors.push(RouteError::new(&routes, index, RouteProblem::Param(name.to_owned())));
             }

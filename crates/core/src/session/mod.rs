@@ -4,9 +4,11 @@
 
 mod browser;
 pub mod confirm;
+pub mod expiry;
 pub mod profile;
 pub mod rotation;
 pub mod scope;
+pub mod step_up;
 
 use std::fmt;
 use std::net::IpAddr;

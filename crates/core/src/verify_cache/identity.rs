@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use http::{HeaderName, HeaderValue};
 
 use super::AssertionHeader;
-use crate::headers::{IdentityText, identity_values};
+use crate::headers::encoded::{IdentityText, identity_values};
 use crate::token::claims::AccessToken;
 
 /// The headers that name the caller to an upstream.

@@ -6,7 +6,7 @@ use rotogate_core::client::ExchangeRules;
 use rotogate_core::credential::Credential;
 use rotogate_core::engine::{AccountRule, TokenExchange};
 use rotogate_core::lease::Lease;
-use rotogate_core::route::OnExpiry;
+use rotogate_core::session::expiry::OnExpiry;
 use rotogate_core::session::profile::Profile;
 use rotogate_core::verify_cache::Verified;
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::claim::condition::Condition;
 use crate::route::RoutePolicy;
 
 fn route(id: &str, hosts: &[&str], methods: &[Method], path: &str) -> Route {
@@ -207,4 +208,12 @@ fn t21_the_notation_of_other_proxies_is_refused_with_ours_beside_it() {
     for good in ["/docs:batchGet", "/v1/{name}/x:cancel", "/a:b/{*rest}", "/a%2Ab"] {
         assert_eq!(RouteTable::build(vec![route("one", &[], &[], good)]).map(drop), Ok(()), "{good}");
     }
+}
+
+#[test]
+fn a_parameter_of_a_condition_must_be_in_the_pattern() {
+    let param = Conditions::new(vec![Condition::param("a", "org").unwrap()], Vec::new()).unwrap();
+    assert_eq!(missing_param(&param, "/orgs/{org}/{*rest}"), None);
+    assert_eq!(missing_param(&param, "/orgs/{id}"), Some("org"));
+    assert_eq!(missing_param(&param, ""), Some("org"));
 }

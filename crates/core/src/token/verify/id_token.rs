@@ -16,7 +16,7 @@ use crate::claim::{ClaimError, ClaimPath, OwnClaims};
 use crate::clock::Timestamp;
 use crate::denial::{Denial, ProviderFlaw};
 use crate::random::are_equal;
-use crate::route::StepUp;
+use crate::session::step_up::StepUp;
 use crate::session::{Scope, VouchedBy};
 use crate::strict_json::{Member, Members};
 use crate::token::algorithm::Algorithm;

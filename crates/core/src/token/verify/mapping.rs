@@ -17,9 +17,9 @@ use serde_json::Value;
 
 use super::judge::{is_name, is_subject};
 use crate::bounds::MAX_LIST;
+use crate::claim::Role;
 use crate::claim::{ClaimPath, OwnClaims};
 use crate::denial::Denial;
-use crate::route::Role;
 use crate::session::Scope;
 use crate::strict_json::{Member, Members};
 

@@ -10,10 +10,11 @@ use crate::server::build::issuer_rules;
 use crate::server::operate::admin::ExplainReport;
 use rotogate::remote_keys;
 use rotogate_config::{Config, TrustedIssuer};
+use rotogate_core::claim::condition::KeptConditions;
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::denial::Denial;
 use rotogate_core::policy;
-use rotogate_core::route::{Auth, KeptConditions, RoutePolicy};
+use rotogate_core::route::{Auth, RoutePolicy};
 use rotogate_core::rule::Rule;
 use rotogate_core::token::keyring::Keyring;
 use rotogate_core::token::verify::{

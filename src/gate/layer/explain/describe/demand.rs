@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::Described;
+use rotogate_core::claim::condition::unmet_condition;
 use rotogate_core::denial::Denial;
 use rotogate_core::policy::unmet_key;
+use rotogate_core::route::Route;
 use rotogate_core::route::path::CanonicalPath;
-use rotogate_core::route::{Route, unmet_condition};
 use rotogate_core::rule::Rule;
 use rotogate_core::token::claims::AccessToken;
 

@@ -9,8 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Map, Value};
 
-use super::Route;
-use crate::claim::ClaimPath;
+use super::ClaimPath;
 use crate::invalid::InvalidValue;
 
 mod kept;
@@ -329,7 +328,7 @@ enum ConditionVerdict<'c, 'a> {
     Param(&'c str, &'a str),
 }
 
-/// The conditions of a route, for [`RoutePolicy::conditions`](super::RoutePolicy::conditions).
+/// The conditions of a route, for [`RoutePolicy::conditions`](crate::route::RoutePolicy::conditions).
 #[derive(Clone, Debug)]
 pub struct Conditions {
     /// Identifies these conditions in result caches.
@@ -394,14 +393,8 @@ impl Conditions {
         })
     }
 
-    pub(super) const fn has_params(&self) -> bool {
+    pub(crate) const fn has_params(&self) -> bool {
         self.has_params
-    }
-
-    /// Returns a condition's parameter that is missing in this pattern.
-    pub(super) fn missing_param(&self, pattern: &str) -> Option<&str> {
-        let route = Route::new(pattern, super::RoutePolicy::default());
-        self.params().find(|name| !route.params(pattern).any(|(known, _)| known == *name))
     }
 }
 
