@@ -15,8 +15,9 @@ use crate::dialect::Reply;
 use crate::gate::verdict::Who;
 use rotogate_core::claim::ClaimPath;
 use rotogate_core::denial::Denial;
-use rotogate_core::engine::{HeldUp, Origin};
-use rotogate_core::limit::{Left, LimitedCaller, LimitedRequest, Limits, RunningLimit, Unmet};
+use rotogate_core::engine::{Engine, HeldUp, Origin};
+use rotogate_core::limit::Left;
+use rotogate_core::limit::callers::{CallerLimits, LimitedCaller, LimitedRequest, RunningLimit, Unmet};
 use rotogate_core::policy::{Owing, Permit, QuotaFields};
 use rotogate_core::reply::seconds;
 use rotogate_core::route::{RateLimit, Route, RoutePolicy, unusable_limit};
@@ -35,8 +36,10 @@ pub(super) enum RateHeaders {
     Off,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct RouteLimits {
+    /// The counters, which a new configuration takes over.
+    callers: Arc<CallerLimits>,
     all: Vec<(RateLimit, Arc<RunningLimit>)>,
     headers: RateHeaders,
 }
@@ -49,11 +52,18 @@ pub(super) struct OverQuota(Arc<Verified>);
 
 impl RouteLimits {
     /// Prepares the limits of the routes, and keeps the counts of a running gate.
-    pub(super) fn new(routes: &mut [Route], limits: &Limits, headers: RateHeaders) -> Result<Self, BuildError> {
+    pub(super) fn new(
+        routes: &mut [Route],
+        engine: &Engine,
+        headers: RateHeaders,
+        old: Option<&Self>,
+    ) -> Result<Self, BuildError> {
         if let Some((index, why)) = unusable_limit(routes) {
             let route = routes.get(index).map(|route| route.id.to_string()).unwrap_or_default();
             return Err(BuildError::Limit { route, why });
         }
+        let begun = || Arc::new(CallerLimits::new(engine.limits(), engine.clock().source()));
+        let callers = old.map_or_else(begun, |old| Arc::clone(&old.callers));
         let mut all: Vec<(RateLimit, Arc<RunningLimit>)> = Vec::new();
         for route in routes {
             for limit in &mut route.policy.rate {
@@ -61,15 +71,21 @@ impl RouteLimits {
                 let known = all.iter().position(|(_, known)| known.name() == &*name);
                 limit.place = known.unwrap_or(all.len());
                 if known.is_none() {
-                    all.push((limit.clone(), limits.running_limit(&name, limit)));
+                    all.push((limit.clone(), callers.running_limit(&name, limit)));
                 }
             }
         }
-        Ok(Self { all, headers })
+        Ok(Self { callers, all, headers })
     }
 
-    pub(super) fn put_in_force(&self, limits: &Limits) {
-        limits.use_limits(self.all.iter().map(|(limit, running)| (running, limit)));
+    pub(super) fn put_in_force(&self) {
+        self.callers.use_limits(self.all.iter().map(|(limit, running)| (running, limit)));
+    }
+
+    /// The number of requests that each limit refused.
+    #[cfg(feature = "program")]
+    pub(super) fn refused_requests(&self) -> Vec<(&'static str, u64)> {
+        self.callers.refused_requests()
     }
 
     fn of_policy<'a>(&'a self, policy: &'a RoutePolicy) -> impl Iterator<Item = &'a Arc<RunningLimit>> {
@@ -111,7 +127,7 @@ impl Inner {
                 !before.into_iter().any(|known| Arc::ptr_eq(known, limit))
             });
             let mut all = own.chain(further.map(|(_, limit)| limit)).map(|limit| &**limit);
-            Limits::take_request(&mut all, request, &mut |limit, left| {
+            CallerLimits::take_request(&mut all, request, &mut |limit, left| {
                 if let Some((policies, lefts)) = &mut fields {
                     put(policies, lefts, (limit.name(), limit.quota()), left);
                 }
@@ -187,7 +203,7 @@ impl Inner {
         }
         let looked = self.with_limited(parts, permitted.caller(), |request| {
             let all = self.limits.of_policy(policy).chain(&rules).map(|limit| &**limit);
-            Limits::look_request(all, request)
+            CallerLimits::look_request(all, request)
         });
         Some(match looked {
             Err(Unmet::Refused(name, wait)) => Err(Denial::QuotaExceeded(name, wait)),
@@ -226,7 +242,7 @@ impl Inner {
 
     pub(super) fn state_quota(&self, denial: Denial, reply: &mut Reply) {
         let Denial::QuotaExceeded(name, wait) = denial else { return };
-        let Some(quota) = self.engine.limits().quota(name).filter(|_| self.limits.headers != RateHeaders::Off) else {
+        let Some(quota) = self.limits.callers.quota(name).filter(|_| self.limits.headers != RateHeaders::Off) else {
             return;
         };
         let (mut policy, mut left) = <(String, String)>::default();

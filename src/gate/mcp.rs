@@ -10,7 +10,7 @@ use super::builder::BuildError;
 use super::{Inner, resources};
 use crate::dialect::said_json;
 use rotogate_core::denial::{CallFlaw, Denial};
-use rotogate_core::limit::RunningLimit;
+use rotogate_core::limit::callers::RunningLimit;
 use rotogate_core::mcp::{self, Call, CallHead, Message, MessageId, has_call_headers};
 use rotogate_core::policy;
 use rotogate_core::refusal::ChallengeParams;

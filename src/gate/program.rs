@@ -118,7 +118,7 @@ impl Gate {
 
     /// Returns how many requests each route limit refused, by name.
     pub fn refused_requests(&self) -> Vec<(&'static str, u64)> {
-        self.0.engine.limits().refused_requests()
+        self.0.limits.refused_requests()
     }
 
     /// Returns the counts of writes to a shared store, or `None` without one.

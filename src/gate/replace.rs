@@ -132,7 +132,7 @@ impl Gate {
         self.0.engine.set_styles(styles);
         self.0.engine.set_keep_login_origin(keep_login_origin);
         self.0.engine.limits().set_rates(rates);
-        gate.0.limits.put_in_force(gate.0.engine.limits());
+        gate.0.limits.put_in_force();
         self.0.leases.set_max_stream(max_stream);
         self.0.checker.set_identity(identity);
         relays.into_iter().for_each(|(relay, config)| relay.replace(config, &self.0.engine));

@@ -57,7 +57,6 @@ pub use attempt::{Attempt, CheckPermit, Source};
 pub use bucket::Bucket;
 pub use buckets::{Buckets, Left};
 use by_network::ByNetwork;
-pub use callers::{LimitedCaller, LimitedRequest, RunningLimit, Unmet};
 pub use failures::Failures;
 pub use name::LimitName;
 pub use rates::{Rate, Rates};
@@ -68,7 +67,7 @@ mod attempt;
 mod bucket;
 mod buckets;
 mod by_network;
-mod callers;
+pub mod callers;
 mod failures;
 mod lease;
 mod name;
@@ -137,7 +136,6 @@ pub struct Limits {
     unproved_clients: Option<Arc<Semaphore>>,
     rates: ArcSwap<Rates>,
     shared: Option<Arc<SharedLimits>>,
-    callers: callers::CallerLimits,
 }
 
 crate::debug_with!(Limits);
@@ -168,7 +166,7 @@ impl Limits {
             refused: by_network(rates.refused_per_address),
             undecided: by_network(UNDECIDED),
             vain_introspected: by_client(rates.forged_overall),
-            vain_overall: Buckets::new(0, rates.forged_overall, Arc::clone(&time)),
+            vain_overall: Buckets::new(0, rates.forged_overall, time),
             familiar: remembered(),
             known: remembered(),
             known_hasher: RandomState::new(),
@@ -176,7 +174,6 @@ impl Limits {
             unproved_clients: None,
             rates: ArcSwap::from_pointee(rates),
             shared: None,
-            callers: callers::CallerLimits::new(time),
         }
     }
 

@@ -114,7 +114,7 @@ impl GateBuilder {
         let kept = RunningParts { id: GateId::next(), running: Arc::clone(&running), engine, checker, leases, leeway };
         let gate = Gate(Arc::new(self.rules.into_inner(kept, &identity, None)?));
         running.clients.store(Arc::new(gate.0.clients.ids()));
-        gate.0.limits.put_in_force(gate.0.engine.limits());
+        gate.0.limits.put_in_force();
         running.put_in_force(&gate.0);
         maintain::begin(&running, feed).await?;
         Ok(gate)

@@ -173,7 +173,7 @@ impl Rules {
         if !running.is_issuer && public_url.is_empty() {
             needs_no_url(uses_dpop, !self.resources.is_empty())?;
         }
-        let limits = RouteLimits::new(&mut routes, engine.limits(), self.rate_headers)?;
+        let limits = RouteLimits::new(&mut routes, &engine, self.rate_headers, old.map(|old| &old.limits))?;
         let resources = resources::ready(self.resources, &mut routes, engine.issuer(), (&public_url, uses_dpop), old)?;
         let asking = asking(&routes);
         let external = External::new(&public_url, self.hosts.as_deref().unwrap_or_default(), &routes);

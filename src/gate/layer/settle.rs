@@ -13,7 +13,7 @@ use super::debt::OwedCheck;
 use crate::gate::Inner;
 use crate::gate::limits::CallLimits;
 use rotogate_core::denial::{Denial, NotGood};
-use rotogate_core::limit::Unmet;
+use rotogate_core::limit::callers::Unmet;
 use rotogate_core::policy::{Due, Owing, Permit, Settled, Undecided};
 use rotogate_core::route::{Auth, RoutePolicy};
 use rotogate_core::verify_cache::Verified;

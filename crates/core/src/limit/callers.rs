@@ -15,7 +15,8 @@ use super::bucket::nanos;
 use super::buckets::{Buckets, Left};
 use super::by_network::wider;
 use super::lease::{Ask, Leases};
-use super::{BUCKET_BITS, Limits, Rate, shared};
+use super::shared::{self, SharedLimits};
+use super::{BUCKET_BITS, Limits, Rate};
 use crate::claim::ClaimPath;
 use crate::clock::TimeSource;
 use crate::network::{Network, SITE_48, SITE_56, networks};
@@ -23,16 +24,14 @@ use crate::route::{LimitOver, LimitPer, RateLimit};
 
 const KEY: &str = "key:";
 
-pub(super) struct CallerLimits {
+/// The limits in force, with their counters.
+pub struct CallerLimits {
     in_force: Mutex<Vec<Arc<RunningLimit>>>,
     time: Arc<dyn TimeSource>,
+    shared: Option<Arc<SharedLimits>>,
 }
 
-impl CallerLimits {
-    pub(super) fn new(time: Arc<dyn TimeSource>) -> Self {
-        Self { in_force: Mutex::default(), time }
-    }
-}
+crate::debug_with!(CallerLimits);
 
 /// A limit with its counters.
 pub struct RunningLimit {
@@ -265,13 +264,19 @@ fn kept(name: &str) -> &'static str {
     }
 }
 
-impl Limits {
+impl CallerLimits {
+    /// Makes limits that use the clock `time`, none of which is in force. They count together with other gates if the
+    /// limits for attempts do.
+    pub fn new(attempts: &Limits, time: Arc<dyn TimeSource>) -> Self {
+        Self { in_force: Mutex::default(), time, shared: attempts.shared.clone() }
+    }
+
     /// Returns the current limit with this name and property, and its counts. Otherwise returns a new limit.
     // Requirement K21.
     pub fn running_limit(&self, name: &str, limit: &RateLimit) -> Arc<RunningLimit> {
         let counts_the_same =
             |known: &&Arc<RunningLimit>| known.name == name && known.per == limit.per && known.over == limit.over;
-        let in_force = self.callers.in_force.lock();
+        let in_force = self.in_force.lock();
         in_force.iter().find(counts_the_same).map(Arc::clone).unwrap_or_else(|| self.new_limit(kept(name), limit))
     }
 
@@ -285,7 +290,7 @@ impl Limits {
         };
         let counters = times.iter().map(|times| RequestCounters {
             times: *times,
-            buckets: Buckets::new(BUCKET_BITS, wider(limit.rate(), *times), Arc::clone(&self.callers.time)),
+            buckets: Buckets::new(BUCKET_BITS, wider(limit.rate(), *times), Arc::clone(&self.time)),
             leases: leases(),
         });
         let (counters, per, over) = (counters.collect(), per.clone(), *over);
@@ -295,7 +300,7 @@ impl Limits {
 
     /// Replaces the limits in force.
     pub fn use_limits<'a>(&self, limits: impl Iterator<Item = (&'a Arc<RunningLimit>, &'a RateLimit)>) {
-        *self.callers.in_force.lock() = limits
+        *self.in_force.lock() = limits
             .map(|(running, limit)| {
                 running.set_rate(limit);
                 Arc::clone(running)
@@ -342,12 +347,12 @@ impl Limits {
 
     /// The number of requests and the window of a limit in force.
     pub fn quota(&self, name: &str) -> Option<(u32, Duration)> {
-        self.callers.in_force.lock().iter().find(|limit| limit.name == name).map(|limit| limit.quota())
+        self.in_force.lock().iter().find(|limit| limit.name == name).map(|limit| limit.quota())
     }
 
     /// The number of requests that each limit refused.
     pub fn refused_requests(&self) -> Vec<(&'static str, u64)> {
-        let in_force = self.callers.in_force.lock();
+        let in_force = self.in_force.lock();
         in_force.iter().map(|limit| (limit.name, limit.refused.load(Ordering::Relaxed))).collect()
     }
 }

@@ -4,12 +4,12 @@ use crate::limit::Rates;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-fn limits() -> (Arc<ManualTime>, Limits) {
+fn limits() -> (Arc<ManualTime>, CallerLimits) {
     let time = ManualTime::at(Timestamp::from_secs(1_700_000_000));
-    (time.clone(), Limits::new(Rates::default(), time))
+    (time.clone(), CallerLimits::new(&Limits::new(Rates::default(), time.clone()), time))
 }
 
-fn in_force(limits: &Limits, all: &[RateLimit]) -> Vec<Arc<RunningLimit>> {
+fn in_force(limits: &CallerLimits, all: &[RateLimit]) -> Vec<Arc<RunningLimit>> {
     let name = |limit: &RateLimit| limit.name.clone().unwrap_or_else(|| limit.per.to_string().into());
     let running: Vec<_> = all.iter().map(|limit| limits.running_limit(&name(limit), limit)).collect();
     limits.use_limits(running.iter().zip(all));
@@ -42,9 +42,9 @@ fn take(running: &[Arc<RunningLimit>], sent: Sent<'_>) -> Result<(), (&'static s
         claim: &claim,
     });
     let request = LimitedRequest { caller, address: &address };
-    let looked = Limits::look_request(running.iter().map(|limit| &**limit), &request);
+    let looked = CallerLimits::look_request(running.iter().map(|limit| &**limit), &request);
     let mut told = Vec::new();
-    let taken = Limits::take_request(&mut running.iter().map(|limit| &**limit), &request, &mut |limit, left| {
+    let taken = CallerLimits::take_request(&mut running.iter().map(|limit| &**limit), &request, &mut |limit, left| {
         told.push((limit.name(), left.requests));
     });
     match (taken, looked) {

@@ -7,8 +7,9 @@ use async_trait::async_trait;
 
 use super::*;
 use crate::clock::{TimeSource, Timestamp};
+use crate::limit::callers::{CallerLimits, LimitedCaller, LimitedRequest, RunningLimit, Unmet};
 use crate::limit::shared::{Admission, Away, RateCounters, Step};
-use crate::limit::{Bucket, LimitedCaller, LimitedRequest, Limits, Rates, RunningLimit, Unmet};
+use crate::limit::{Bucket, Limits, Rates};
 use crate::route::{LimitPer, RateLimit};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -93,7 +94,7 @@ impl World {
         let connection = Connection { store: Arc::clone(&self.store), time: Arc::clone(&self.time) };
         let time = || Arc::clone(&self.time) as Arc<dyn TimeSource>;
         let limits = Limits::new(Rates::default(), time()).shared_by(Arc::new(connection), time());
-        limits.running_limit("limit", &self.limit)
+        CallerLimits::new(&limits, time()).running_limit("limit", &self.limit)
     }
 
     fn rate(&self) -> Rate {
@@ -104,7 +105,7 @@ impl World {
 fn take(limits: &mut dyn Iterator<Item = &RunningLimit>) -> Result<(), Unmet> {
     let caller = LimitedCaller { issuer: "i", subject: "ada", client: None, account: None, claim: &|_| None };
     let sent = LimitedRequest { caller: Some(caller), address: &|| None };
-    Limits::take_request(limits, &sent, &mut |_, _| ())
+    CallerLimits::take_request(limits, &sent, &mut |_, _| ())
 }
 
 /// A request of the one caller, and whether it asked the store itself.
@@ -270,7 +271,7 @@ async fn k17_while_the_store_is_away_each_gate_has_its_share() {
 async fn k18_a_request_that_another_limit_refuses_uses_no_lease_up() {
     let world = World::new(RateLimit::new(LimitPer::Route, 1000, 10 * SECOND), 2);
     let time = || Arc::clone(&world.time) as Arc<dyn TimeSource>;
-    let alone = Limits::new(Rates::default(), time());
+    let alone = CallerLimits::new(&Limits::new(Rates::default(), time()), time());
     let one = RateLimit::new(LimitPer::Subject, 1, 3600 * SECOND);
     let (gates, own) = (&world.gates[0], alone.running_limit("own", &one));
     assert_eq!(request(gates).await.0, Ok(()));
