@@ -24,7 +24,7 @@ static GATE: LazyLock<Gate> = LazyLock::new(|| {
 });
 
 fn authorizer(neighbour: Neighbour) -> Authorizer {
-    GATE.authorizer(neighbour).trusting(vec!["127.0.0.1/32".parse().unwrap()])
+    Authorizer::new(&GATE, neighbour).trusting(vec!["127.0.0.1/32".parse().unwrap()])
 }
 
 fn question(headers: HeaderMap) -> Parts {

@@ -12,7 +12,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
 use rotogate::Gate;
 use rotogate::client::Client;
-use rotogate::gate::{BuildError, Conclusion, GateBuilder, Neighbour, NewSession, Peer, Rule};
+use rotogate::gate::{Authorizer, BuildError, Conclusion, GateBuilder, Neighbour, NewSession, Peer, Rule};
 use rotogate::route::{LimitPer, Mcp, RateLimit, Resource, Route, RoutePolicy};
 use rotogate::store::Store;
 use rotogate::token::Algorithm;
@@ -191,7 +191,7 @@ async fn k20_a_proxy_that_asks_is_told_429() {
     let ada = token_of(&gate, "ada").await;
     let mut said = Vec::new();
     for neighbour in [Neighbour::Nginx, Neighbour::Envoy] {
-        let authorizer = gate.authorizer(neighbour).trusting_all();
+        let authorizer = Authorizer::new(&gate, neighbour).trusting_all();
         for _ in 0..2 {
             let head = Request::get("/x").header("host", "api.test").header("authorization", format!("Bearer {ada}"));
             let reply = authorizer.decide(Ok(head.body(()).unwrap().into_parts().0)).await;

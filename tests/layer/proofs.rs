@@ -16,7 +16,7 @@ use rotogate::client;
 use rotogate::dialect::oauth2::OAuth2;
 use rotogate::directory::{Directory, DirectoryError, User};
 use rotogate::dpop::DpopSettings;
-use rotogate::gate::{Endpoint, Neighbour};
+use rotogate::gate::{Authorizer, Endpoint, Neighbour};
 use rotogate::route::{Auth, Route, RoutePolicy};
 use rotogate::session::Binding;
 use rotogate::store::Store;
@@ -96,7 +96,7 @@ impl Node {
         }
         let question =
             question.header("authorization", format!("DPoP {token}")).header("dpop", proof).body(()).unwrap();
-        self.gate.authorizer(Neighbour::Nginx).oneshot(question).await.unwrap().status().as_u16()
+        Authorizer::new(&self.gate, Neighbour::Nginx).oneshot(question).await.unwrap().status().as_u16()
     }
 
     /// Asks the token endpoint.

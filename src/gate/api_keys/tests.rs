@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::*;
 use crate::dialect::my_keys::MyKeys;
 use crate::gate::authorizer::tests::question;
-use crate::gate::{Browser, Endpoint, GateBody, Identity, Neighbour, NewSession, Peer, Whose};
+use crate::gate::{Authorizer, Browser, Endpoint, GateBody, Identity, Neighbour, NewSession, Peer, Whose};
 use rotogate_core::api_key::ApiKeySettings;
 use rotogate_core::claim::OwnClaims;
 use rotogate_core::client::Client;
@@ -296,7 +296,7 @@ async fn k6_a_key_in_a_header_that_the_asking_proxy_would_forward_is_refused() {
     let bearer = format!("Bearer {text}");
     let trusted: Vec<IpNet> = vec!["127.0.0.1/32".parse().unwrap()];
     for neighbour in Neighbour::ALL {
-        let authorizer = world.gate.authorizer(neighbour).trusting(trusted.clone());
+        let authorizer = Authorizer::new(&world.gate, neighbour).trusting(trusted.clone());
         let ask = async |path: &str, name: &str, value: &str| {
             let mut asked = question(neighbour, &[("x-forwarded-uri", path), (name, value)]);
             if neighbour == Neighbour::Envoy {

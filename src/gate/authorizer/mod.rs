@@ -96,19 +96,19 @@ impl Neighbour {
     }
 }
 
-/// Gives another proxy a verdict on each request before the proxy forwards it. See [`Gate::authorizer`].
+/// Gives another proxy a verdict on each request before the proxy forwards it.
 ///
 /// Serve it on a separate listener that only that proxy can reach, and insert the [`Peer`] of each connection.
 ///
 /// ```
-/// use rotogate::gate::{Neighbour, Peer};
+/// use rotogate::gate::{Authorizer, Neighbour, Peer};
 /// use tower::ServiceExt;
 ///
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
 /// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
 /// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
 /// # let gate = gate.client(Client::public("web")).build().await?;
-/// let authorizer = gate.authorizer(Neighbour::Caddy).trusting(vec!["127.0.0.1/32".parse()?]);
+/// let authorizer = Authorizer::new(&gate, Neighbour::Caddy).trusting(vec!["127.0.0.1/32".parse()?]);
 /// let question = http::Request::get("/")
 ///     .header("x-forwarded-method", "GET")
 ///     .header("x-forwarded-host", "api.example.com")
@@ -181,16 +181,6 @@ impl QuestionForm {
 
 const KEY_BELONGS: &str = "behind this proxy, send the API key in Authorization as a bearer token";
 
-impl Gate {
-    /// Makes an authorizer for this kind of proxy. The authorizer uses the same routes as [`Gate::layer`], but does not
-    /// serve the gate's endpoints. By default, the gate's trusted proxies may send check requests: see
-    /// [`Authorizer::trusting`].
-    #[cfg(feature = "program")]
-    pub fn authorizer(&self, neighbour: Neighbour) -> Authorizer {
-        Authorizer { gate: self.clone(), neighbour, trusted: Trusted::Proxies, assertion_audience: None }
-    }
-}
-
 /// Routes and hosts are matched for the listener that received the check request. Otherwise clients of a local proxy
 /// could use the names of this machine's listeners.
 fn on_listener_of(asking: Option<&Peer>, mut head: Parts) -> Parts {
@@ -207,6 +197,14 @@ fn on_listener_of(asking: Option<&Peer>, mut head: Parts) -> Parts {
 }
 
 impl Authorizer {
+    /// Makes an authorizer for this kind of proxy. The authorizer uses the same routes as [`Gate::layer`], but does not
+    /// serve the gate's endpoints. By default, the gate's trusted proxies may send check requests: see
+    /// [`Self::trusting`].
+    #[cfg(feature = "program")]
+    pub fn new(gate: &Gate, neighbour: Neighbour) -> Self {
+        Self { gate: gate.clone(), neighbour, trusted: Trusted::Proxies, assertion_audience: None }
+    }
+
     /// Accepts check requests only from peers in these networks.
     #[must_use]
     pub fn trusting(self, networks: impl Into<Arc<[IpNet]>>) -> Self {

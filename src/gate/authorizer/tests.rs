@@ -52,7 +52,7 @@ pub(in crate::gate) fn question(neighbour: Neighbour, changes: &[(&str, &str)]) 
 }
 
 async fn judged(neighbour: Neighbour, changes: &[(&str, &str)]) -> Result<Parts, Denial> {
-    gate().await.authorizer(neighbour).head(&mut question(neighbour, changes))
+    Authorizer::new(&gate().await, neighbour).head(&mut question(neighbour, changes))
 }
 
 #[tokio::test]
@@ -77,7 +77,7 @@ async fn n1_each_neighbour_states_the_facts_in_its_own_headers() {
                 ("x-envoy-original-path", "/other"),
             ],
         };
-        let head = gate.authorizer(neighbour).head(&mut question(neighbour, others)).unwrap();
+        let head = Authorizer::new(&gate, neighbour).head(&mut question(neighbour, others)).unwrap();
         assert_eq!((head.method.as_str(), head.uri.to_string().as_str()), ("GET", "/public/a?b=c"), "{neighbour:?}");
         assert_eq!(head.headers[HOST], "gate.test", "{neighbour:?}");
         let peer = head.extensions.get::<Peer>().unwrap();
@@ -97,7 +97,10 @@ async fn n2_a_fact_that_is_missing_repeated_a_list_or_malformed_refuses() {
         for name in names {
             for value in ["", "+GET", "+/public/a", "+gate.test", "+https", "+192.0.2.7"] {
                 let asked = question(neighbour, &[(name, value)]);
-                assert!(gate.authorizer(neighbour).head(&mut asked.clone()).is_err(), "{neighbour:?} {name}: {value}");
+                assert!(
+                    Authorizer::new(&gate, neighbour).head(&mut asked.clone()).is_err(),
+                    "{neighbour:?} {name}: {value}"
+                );
             }
         }
     }
@@ -119,7 +122,7 @@ async fn n2_a_fact_that_is_missing_repeated_a_list_or_malformed_refuses() {
     for neighbour in FAMILIES {
         for change in bad {
             assert!(
-                gate.authorizer(neighbour).head(&mut question(neighbour, &[change])).is_err(),
+                Authorizer::new(&gate, neighbour).head(&mut question(neighbour, &[change])).is_err(),
                 "{neighbour:?} {change:?}"
             );
         }
@@ -130,7 +133,7 @@ async fn n2_a_fact_that_is_missing_repeated_a_list_or_malformed_refuses() {
 async fn n3_only_a_trusted_peer_may_ask() {
     let gate = gate().await;
     for neighbour in Neighbour::ALL {
-        let authorizer = gate.authorizer(neighbour);
+        let authorizer = Authorizer::new(&gate, neighbour);
         let mut asked = question(neighbour, &[]);
         assert_eq!(authorizer.decide(authorizer.head(&mut asked.clone())).await.status(), 200, "{neighbour:?}");
         for peer in [Some(Peer::new([192, 0, 2, 1].into(), true)), None] {
@@ -155,7 +158,7 @@ async fn n4_the_question_itself_means_nothing() {
     asked.method = Method::DELETE;
     asked.uri = "/private/x?access_token=1".parse().unwrap();
     asked.headers.insert(HOST, "gate".parse().unwrap());
-    let head = gate().await.authorizer(Neighbour::Nginx).head(&mut asked.clone()).unwrap();
+    let head = Authorizer::new(&gate().await, Neighbour::Nginx).head(&mut asked.clone()).unwrap();
     assert_eq!((head.method.as_str(), head.uri.path(), head.uri.query()), ("GET", "/public/a", Some("b=c")));
 }
 
@@ -163,7 +166,7 @@ async fn n4_the_question_itself_means_nothing() {
 async fn n5_n22_a_target_that_is_not_canonical_is_refused() {
     let gate = gate().await;
     for neighbour in FAMILIES {
-        let authorizer = gate.authorizer(neighbour);
+        let authorizer = Authorizer::new(&gate, neighbour);
         for (target, status) in [
             ("/public/a", 200),
             ("/public/a?x=/../private", 200),
@@ -197,7 +200,7 @@ async fn n9_a_disguised_name_is_refused_or_removed_by_the_spelling_it_came_in() 
         ["x_auth_subject", "x.auth.subject", "x-auth_subject", "x_forwarded_user", "x_original_url", "content_length"]
     {
         for neighbour in Neighbour::ALL {
-            let authorizer = gate.authorizer(neighbour);
+            let authorizer = Authorizer::new(&gate, neighbour);
             let reply = authorizer.decide(authorizer.head(&mut question(neighbour, &[(name, "admin")]))).await;
             if neighbour == Neighbour::Envoy {
                 let removed = reply.headers()["x-envoy-auth-headers-to-remove"].to_str().unwrap();
@@ -215,7 +218,7 @@ async fn n9_a_disguised_name_is_refused_or_removed_by_the_spelling_it_came_in() 
 async fn n8_n7_an_open_route_has_no_identity_and_what_each_neighbour_needs_instead() {
     let gate = gate().await;
     for neighbour in Neighbour::ALL {
-        let authorizer = gate.authorizer(neighbour);
+        let authorizer = Authorizer::new(&gate, neighbour);
         let reply = authorizer.decide(authorizer.head(&mut question(neighbour, &[("cookie", "a=b")]))).await;
         let headers = reply.headers();
         assert_eq!((reply.status().as_u16(), reply.body().data().len()), (200, 0));
@@ -239,7 +242,7 @@ async fn n11_n12_each_neighbour_gets_a_status_that_it_can_hand_on() {
     let gate = gate().await;
     for neighbour in Neighbour::ALL {
         let is_nginx = neighbour == Neighbour::Nginx;
-        let authorizer = gate.authorizer(neighbour);
+        let authorizer = Authorizer::new(&gate, neighbour);
         let stated =
             answer::stated(neighbour, rotogate_core::reply::problem(http::StatusCode::SERVICE_UNAVAILABLE, None));
         assert_eq!(
@@ -284,8 +287,9 @@ async fn n70_connection_cannot_name_a_header_of_the_identity_away_whatever_its_n
     let gate = gate.identity_headers(fields).trusted_proxies(vec!["127.0.0.1/32".parse().unwrap()]);
     let gate = gate.build().await.unwrap();
     for neighbour in Neighbour::ALL {
-        let head =
-            |options: &str| gate.authorizer(neighbour).head(&mut question(neighbour, &[("connection", options)]));
+        let head = |options: &str| {
+            Authorizer::new(&gate, neighbour).head(&mut question(neighbour, &[("connection", options)]))
+        };
         for named in ["e-mail", "close, E-Mail", "keep-alive,e_mail", "dpop", "x-user", "remote-user"] {
             assert!(head(named).is_err(), "{neighbour:?} {named}");
         }
@@ -312,7 +316,7 @@ async fn n65_this_machine_may_be_named_at_a_listener_on_loopback_and_another_hos
             let name = if neighbour == Neighbour::Envoy { "host" } else { "x-forwarded-host" };
             let mut asked = question(neighbour, &[(name, host)]);
             asked.extensions.insert(Peer::new([127, 0, 0, 1].into(), false).at_loopback(is_here));
-            let authorizer = gate.authorizer(neighbour);
+            let authorizer = Authorizer::new(&gate, neighbour);
             let reply = authorizer.decide(authorizer.head(&mut asked)).await;
             let stated = reply.headers().get(&answer::STATUS).map_or("200", |it| it.to_str().unwrap());
             assert_eq!(stated, status, "{neighbour:?} {host} {is_here}");
@@ -335,7 +339,7 @@ async fn gate_with_a_cookie() -> Gate {
 
 #[tokio::test]
 async fn n69_b46_all_cookies_of_the_credential_and_the_proof_stay_with_the_gate_behind_envoy() {
-    let authorizer = gate_with_a_cookie().await.authorizer(Neighbour::Envoy);
+    let authorizer = Authorizer::new(&gate_with_a_cookie().await, Neighbour::Envoy);
     for (sent, left) in [
         (&["theme=dark", "+token=a.b.c"][..], Some("theme=dark")),
         (&["token=a.b.c", "+theme=dark"], Some("theme=dark")),
@@ -378,7 +382,7 @@ async fn n16_n14_a_handshake_stays_one_and_a_body_is_not_announced_to_the_judge(
     for (length, expected) in [("7", Some("close")), ("0", None)] {
         let announced = question(Neighbour::Nginx, &[("content-length", length)]);
         let reply =
-            gate().await.authorizer(Neighbour::Nginx).oneshot(Request::from_parts(announced, ())).await.unwrap();
+            Authorizer::new(&gate().await, Neighbour::Nginx).oneshot(Request::from_parts(announced, ())).await.unwrap();
         assert_eq!(
             (reply.status().as_u16(), reply.headers().get("connection").map(|it| it.to_str().unwrap())),
             (200, expected)

@@ -44,7 +44,7 @@ pub(in crate::gate) fn raw(pairs: &[(&str, &[u8])]) -> Option<HeaderMap> {
 
 #[tokio::test]
 async fn n21_n22_n27_attributes_are_the_facts_and_headers_never() {
-    let authorizer = gate().await.authorizer(Neighbour::Envoy);
+    let authorizer = Authorizer::new(&gate().await, Neighbour::Envoy);
     let head = authorizer.head_of_check(check(|http| {
         let forged = [
             (":path", "/other"),
@@ -74,7 +74,7 @@ async fn n21_n22_n27_attributes_are_the_facts_and_headers_never() {
 
 #[tokio::test]
 async fn n13_n23_merged_and_raw_headers_have_one_verdict() {
-    let authorizer = gate().await.authorizer(Neighbour::Envoy);
+    let authorizer = Authorizer::new(&gate().await, Neighbour::Envoy);
     let two = authorizer.head_of_check(check(|http| {
         http.path = "/private".into();
         http.headers = merged([("authorization", "Bearer a,Bearer b")]);
@@ -102,7 +102,7 @@ async fn n13_n23_merged_and_raw_headers_have_one_verdict() {
 
 #[tokio::test]
 async fn a24_a_question_has_so_many_headers_and_as_many_as_that_are_read() {
-    let authorizer = gate().await.authorizer(Neighbour::Envoy);
+    let authorizer = Authorizer::new(&gate().await, Neighbour::Envoy);
     let key = |n: usize| bytes::Bytes::from(format!("x-{n}"));
     for (count, is_good) in [(1024, true), (1025, false)] {
         let merged = check(|http| {
@@ -118,7 +118,7 @@ async fn a24_a_question_has_so_many_headers_and_as_many_as_that_are_read() {
 
 #[tokio::test]
 async fn n22_n26_text_that_is_not_utf_8_is_refused() {
-    let authorizer = gate().await.authorizer(Neighbour::Envoy);
+    let authorizer = Authorizer::new(&gate().await, Neighbour::Envoy);
     let not_text = || bytes::Bytes::from_static(b"/\xff");
     let changes: [fn(&mut HttpRequest, bytes::Bytes); 6] = [
         |http, text| http.method = text,
@@ -182,7 +182,7 @@ pub(super) async fn verdict(authorizer: &Authorizer, question: &CheckRequest) ->
 
 #[tokio::test]
 async fn n25_n21_an_allowed_request_loses_what_only_the_gate_sets_by_the_spelling_it_came_in() {
-    let authorizer = gate().await.authorizer(Neighbour::Envoy);
+    let authorizer = Authorizer::new(&gate().await, Neighbour::Envoy);
     let sent = ["x_auth_subject", "x-auth-subject", "authorization", "x-http-method-override", "x-original-url"];
     let question = check(|http| {
         let pairs: Vec<(&str, &[u8])> = sent.iter().map(|name| (*name, b"root".as_slice())).collect();
@@ -201,7 +201,7 @@ async fn n25_n21_an_allowed_request_loses_what_only_the_gate_sets_by_the_spellin
 
 #[tokio::test]
 async fn n69_each_cookie_header_of_a_check_loses_the_credential() {
-    let authorizer = gate_with_a_cookie().await.authorizer(Neighbour::Envoy);
+    let authorizer = Authorizer::new(&gate_with_a_cookie().await, Neighbour::Envoy);
     let question = check(|http| {
         http.header_map = raw(&[("cookie", b"theme=dark"), ("cookie", b"token=a.b.c"), ("dpop", b"a.b.c")]);
     });
@@ -226,7 +226,7 @@ async fn n24_a_permit_tells_the_caller_in_headers_and_in_metadata_that_others_re
     let question = check(|http| {
         http.header_map = raw(&[("authorization", bearer.as_bytes()), ("cookie", b"a=1"), ("x-auth-subject", b"root")]);
     });
-    let answered = verdict(&gate.authorizer(Neighbour::Envoy), &question).await;
+    let answered = verdict(&Authorizer::new(&gate, Neighbour::Envoy), &question).await;
     // The library's type, which has a map.
     let metadata = answered.dynamic_metadata.unwrap().encode_to_vec();
     let metadata = prost_types::Struct::decode(metadata.as_slice()).unwrap().fields;
@@ -258,7 +258,7 @@ async fn n24_n25_an_answer_that_is_kept_is_of_its_caller_and_route_and_decides_n
     let gate = gate.client(rotogate_core::client::Client::public("web")).route(Route::new("/own/{*rest}", own));
     let gate = gate.route(Route::catch_all(RoutePolicy::default()));
     let gate = gate.trusted_proxies(vec!["127.0.0.1/32".parse().unwrap()]).build().await.unwrap();
-    let authorizer = gate.authorizer(Neighbour::Envoy);
+    let authorizer = Authorizer::new(&gate, Neighbour::Envoy);
     let mut tokens = Vec::new();
     for name in ["ann", "bob"] {
         tokens.push(gate.sessions().start(crate::gate::NewSession::new(name, "web")).await.unwrap());
@@ -327,7 +327,8 @@ async fn n24_n25_n57_an_answer_with_an_assertion_is_not_kept() {
         let Some(HttpResponse::OkResponse(ok)) = answered.http_response else { panic!("denied") };
         ok.headers.iter().any(|option| option.header.as_ref().unwrap().key == "x-asserted")
     };
-    let (asserting, plain) = (gate.authorizer(Neighbour::Envoy).asserting_to("app"), gate.authorizer(Neighbour::Envoy));
+    let (asserting, plain) =
+        (Authorizer::new(&gate, Neighbour::Envoy).asserting_to("app"), Authorizer::new(&gate, Neighbour::Envoy));
     for _ in 0..2 {
         assert!(asserts(&asserting).await);
         assert!(!asserts(&plain).await);
@@ -348,7 +349,7 @@ async fn n24_a_kept_answer_is_found_by_its_caller_and_its_route_alone() {
     let gate =
         gate.client(rotogate_core::client::Client::public("web")).route(Route::catch_all(RoutePolicy::default()));
     let gate = gate.trusted_proxies(vec!["127.0.0.1/32".parse().unwrap()]).build().await.unwrap();
-    let authorizer = gate.authorizer(Neighbour::Envoy);
+    let authorizer = Authorizer::new(&gate, Neighbour::Envoy);
     let mut callers = Vec::new();
     for number in 0..MANY {
         let session = crate::gate::NewSession::new(format!("user-{number}"), "web");
@@ -384,8 +385,8 @@ async fn n24_a_kept_answer_is_found_by_its_caller_and_its_route_alone() {
 
 #[tokio::test]
 async fn n26_n24_a_refusal_and_a_fault_are_denials_with_a_status_and_headers_overwrite() {
-    let authorizer = gate().await.authorizer(Neighbour::Envoy);
-    let stranger = gate().await.authorizer(Neighbour::Envoy).trusting(Vec::new());
+    let authorizer = Authorizer::new(&gate().await, Neighbour::Envoy);
+    let stranger = Authorizer::new(&gate().await, Neighbour::Envoy).trusting(Vec::new());
     let private = check(|http| {
         http.path = "/private".into();
         http.headers = merged([("content-type", "application/grpc")]);
@@ -431,7 +432,7 @@ async fn n26_n24_a_refusal_and_a_fault_are_denials_with_a_status_and_headers_ove
 
 #[tokio::test]
 async fn n28_health_and_reflection_are_served() {
-    let authorizer = gate().await.authorizer(Neighbour::Envoy);
+    let authorizer = Authorizer::new(&gate().await, Neighbour::Envoy);
     let health = |service: &str| tonic_health::pb::HealthCheckRequest { service: service.into() }.encode_to_vec();
     let path = "/grpc.health.v1.Health/Check";
     // Field 1, the status, is SERVING.

@@ -67,7 +67,7 @@ impl World {
             asked.uri = path.parse().unwrap();
             asked.headers.remove("x-forwarded-uri");
         }
-        let authorizer = self.gate.authorizer(neighbour);
+        let authorizer = Authorizer::new(&self.gate, neighbour);
         authorizer.decide(authorizer.head(&mut asked)).await
     }
 
@@ -132,7 +132,7 @@ async fn b45_b9_a_check_over_grpc_forwards_the_token_and_renews_like_the_others(
     use super::grpc::{check, raw, verdict};
     use crate::gate::authorizer::grpc::proto::envoy::service::auth::v3::check_response::HttpResponse;
     let world = World::new().await;
-    let authorizer = world.gate.authorizer(Neighbour::Envoy);
+    let authorizer = Authorizer::new(&world.gate, Neighbour::Envoy);
     let cookie = world.cookie();
     for round in 1..4 {
         for (path, forwards) in [("/forwards/a", true), ("/a", false)] {

@@ -15,7 +15,7 @@ use super::*;
 use crate::Gate;
 use crate::dialect::browser::device::CHALLENGE;
 use crate::dialect::my_sessions::MySessions;
-use crate::gate::{Browser, Endpoint, GateBody, Identity, Neighbour, Peer};
+use crate::gate::{Authorizer, Browser, Endpoint, GateBody, Identity, Neighbour, Peer};
 use rotogate_core::claim::OwnClaims;
 use rotogate_core::client::Client;
 use rotogate_core::clock::{ManualTime, Timestamp};
@@ -212,7 +212,7 @@ async fn b48_b50_a_bound_session_needs_its_device_wherever_a_session_is_taken() 
         let answer = world.send("GET", "/optional", &[("cookie", &both)]).await;
         assert_eq!(caller(&answer).unwrap().1.as_deref(), Some("ada"));
         // The verdict on a question of another proxy.
-        let authorizer = world.gate.authorizer(Neighbour::Traefik).trusting_all();
+        let authorizer = Authorizer::new(&world.gate, Neighbour::Traefik).trusting_all();
         for (cookies, status) in [(&alone, 401), (&both, 200)] {
             let pairs = [
                 ("x-forwarded-method", "GET"),
@@ -232,7 +232,7 @@ async fn b48_b50_a_bound_session_needs_its_device_wherever_a_session_is_taken() 
         #[cfg(feature = "grpc")]
         for (cookies, status) in [(&alone, 401), (&both, 200)] {
             use crate::gate::authorizer::tests::grpc::{check, raw};
-            let envoy = world.gate.authorizer(Neighbour::Envoy);
+            let envoy = Authorizer::new(&world.gate, Neighbour::Envoy);
             let question = check(|http| {
                 http.path = "/x".into();
                 http.header_map = raw(&[("cookie", cookies.as_bytes())]);

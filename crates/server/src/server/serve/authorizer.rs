@@ -62,7 +62,7 @@ impl Questions {
             AuthorizerKind::ForwardAuth(neighbour) => neighbour,
             AuthorizerKind::ExtAuthz => Neighbour::Envoy,
         };
-        let authorizer = state.gate().authorizer(neighbour);
+        let authorizer = Authorizer::new(state.gate(), neighbour);
         let authorizer = match &*self.asking.now() {
             Some(networks) => authorizer.trusting(networks.clone()),
             None => authorizer.trusting_all(),
