@@ -12,7 +12,8 @@ use serde_json::json;
 use crate::clock::{SystemTime, TimeSource};
 use crate::http_client::ClientAssertions;
 use crate::token::algorithm::{Algorithm, Family};
-use crate::token::keyring::{KeyError, KeyMaterial, SigningKey};
+use crate::token::keyring::error::KeyError;
+use crate::token::keyring::{KeyMaterial, SigningKey};
 
 const LIFETIME: Duration = Duration::from_secs(60);
 const KINDS: [Algorithm; 4] = [Algorithm::EdDsa, Algorithm::Es256, Algorithm::Es384, Algorithm::Rs256];

@@ -22,8 +22,8 @@ use rotogate_core::directory::UserNameForm;
 use rotogate_core::private_file::{read_private, trusted};
 use rotogate_core::route::{Auth, Route, WarningKind};
 use rotogate_core::token::algorithm::Family;
-use rotogate_core::token::assertion::is_assertion_typ;
 use rotogate_core::token::claims::CLIENT_PREFIX;
+use rotogate_core::token::typ::is_assertion_typ;
 use rotogate_core::token::verify::{
     ClaimMapping, EventEffects, OWN, Preset, RequiredClaim, WantedClaim, host_of, is_subject,
 };

@@ -12,7 +12,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::keyring::KeyError;
+use super::keyring::error::KeyError;
 
 /// A signature algorithm. `none` and algorithms with a broken hash function are not supported.
 ///

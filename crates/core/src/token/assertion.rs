@@ -13,15 +13,6 @@ use super::mint::{MintError, signed};
 use crate::clock::Timestamp;
 use crate::random::random;
 
-/// The `typ` of an assertion.
-// Requirement N58.
-pub const ASSERTION_TYP: &str = "identity+jwt";
-
-/// Returns whether this `typ`, without `application/`, denotes an assertion.
-pub fn is_assertion_typ(typ: &str) -> bool {
-    typ.eq_ignore_ascii_case(ASSERTION_TYP)
-}
-
 const MAX_ASSERTION: usize = 2048;
 /// The allowed lifetimes.
 pub const ASSERTION_TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(600);

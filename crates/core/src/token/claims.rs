@@ -18,12 +18,10 @@ use crate::session::{Generation, Scope, SessionId, VouchedBy};
 use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
 use crate::token::delegation::Delegation;
 use crate::token::keyring::{KeyIdentity, KeyPrint};
-use crate::token::verify::{self, ClaimMapping, Roles};
+use crate::token::verify::mapping::{ClaimMapping, Roles};
+use crate::token::verify::shape::claims_of;
 
 pub use own::{AccountRule, OfAccount, OwnChecked};
-
-/// The `typ` of every access token that the gate mints (RFC 9068 §2.1).
-pub const TYP: &str = "at+jwt";
 
 /// The form of access tokens that the clients of a dialect need.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -479,7 +477,7 @@ impl AccessToken {
     pub fn claims(&self) -> serde_json::Map<String, serde_json::Value> {
         match self.response() {
             Some(response) => crate::strict_json::object(response.as_bytes()).unwrap_or_default(),
-            None => verify::claims_of(&self.text).unwrap_or_default(),
+            None => claims_of(&self.text).unwrap_or_default(),
         }
     }
 

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde::ser::SerializeMap;
 use serde_json::{Map, Value};
 
-use super::verify::is_subject;
+use super::verify::names::is_subject;
 pub use crate::bounds::MAX_ACT;
 use crate::revocation::list::DelegatedFacts;
 pub use crate::revocation::list::TokenOrigin;

@@ -18,7 +18,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 
 use super::keyring::KeyPrint;
-use super::verify::IssuerKeys;
+use super::verify::keys::IssuerKeys;
 use crate::clock::{EngineClock, Timestamp};
 use crate::denial::Denial;
 

@@ -14,6 +14,7 @@ pub mod refresh;
 pub mod seal;
 pub mod session_cookie;
 mod text;
+pub mod typ;
 pub mod verify;
 
 /// The longest lifetime of a token without a session, and of its revocation.
@@ -22,7 +23,8 @@ pub const MAX_SESSIONLESS_LIFETIME: std::time::Duration = std::time::Duration::f
 pub use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
 pub use algorithm::Algorithm;
 pub use claims::{AccessToken, MintedClaims, TokenStyle};
-pub use keyring::{KeyError, Keyring, RefreshKeys, SigningKey};
+pub use keyring::error::KeyError;
+pub use keyring::{Keyring, RefreshKeys, SigningKey};
 pub use mint::{fingerprint, mint};
 pub use session_cookie::SessionCookie;
 pub use text::TokenText;

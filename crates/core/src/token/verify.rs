@@ -34,6 +34,7 @@ use crate::token::keyring::{KeyPrint, VerifyingKey};
 use crate::token::live_keys::KeysWait;
 use crate::token::observer::Observer;
 
+mod assertion_grants;
 mod client_assertion;
 mod event;
 mod genuine;
@@ -42,42 +43,42 @@ mod grant_assertion;
 mod id_token;
 mod in_words;
 mod judge;
-mod keys;
-mod mapping;
+pub(in crate::token) mod keys;
+pub(in crate::token) mod mapping;
+pub(in crate::token) mod names;
 mod peek;
 mod preset;
 mod response;
 mod rules;
 mod sessions_seen;
-mod shape;
+pub(in crate::token) mod shape;
 mod signature_times;
 mod sources;
 mod user_name;
 
+pub use assertion_grants::{AssertionGrants, IdJagRules, JagSubject, JwtBearerRules};
 pub use client_assertion::{CLIENT_ASSERTION_TYPE, SentClientAssertion, UsableOnce};
 pub use event::{Ended, EventEffect, EventEffects, EventKind, EventProtocol, Reported, SentNotice, VOUCHED_IDLE};
 pub use global_revocation::{AskedRevocation, RevokedUser, SentGlobalRevocation};
-pub use grant_assertion::{
-    AssertionGrants, IdJagRules, JagSubject, JwtBearerRules, ProvedGrant, ProvedUser, SentGrant,
-};
+pub use grant_assertion::{ProvedGrant, ProvedUser, SentGrant};
 pub use id_token::{ProvedLogin, SentIdToken};
 use in_words::escaped;
 use judge::{ClaimsSource, Moments, TokenTimes};
-pub use judge::{is_name, is_subject};
 use keys::{Candidates, NewerKeys};
 pub use keys::{Ignored, IgnoredCause, IssuerKeys, Keys, MAX_JWKS, MAX_KEYS, MAX_TRIED};
 use mapping::RefusedClaim;
 pub use mapping::{ClaimMapping, RequiredClaim, Roles, WantedClaim};
+pub use names::{is_name, is_subject};
 pub use peek::{Peeked, beginning, peek};
 pub use preset::Preset;
 pub use response::is_jwt_shaped;
 pub use response::{Responses, Told};
 pub(crate) use response::{has_prefix, introspecting, is_opaque};
-pub use rules::{IssuerRules, OWN, RulesError, host_of};
-pub(super) use shape::claims_of;
+pub use rules::{IssuerRules, OWN, RulesError, host_of, prefix_problem};
+use shape::claims_of;
 pub use shape::{MAX_OWN_TOKEN, MAX_TOKEN, payload_of};
 pub(crate) use signature_times::SignatureTimes;
-pub use sources::{SubjectSources, UserSource, bare_source, prefix_problem};
+pub use sources::{SubjectSources, UserSource, bare_source};
 pub use user_name::{UserName, UserNameForm};
 
 /// The rate limits depend on the variant.

@@ -14,7 +14,7 @@ use jsonwebtoken::DecodingKey;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::super::algorithm::Family;
-use super::super::assertion::ASSERTION_TYP;
+use super::super::typ::{ASSERTION_TYP, TYP};
 use super::signature::KeySigner;
 use super::{Algorithm, KeyError, VerifyingKey, encode, hmac_secret};
 use crate::random::random;
@@ -118,7 +118,7 @@ impl SigningKey {
             let kid = serde_json::Value::from(kid);
             URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"{algorithm}","typ":"{typ}","kid":{kid}}}"#)).into()
         };
-        let [header, assertion_header] = [crate::token::claims::TYP, ASSERTION_TYP].map(header);
+        let [header, assertion_header] = [TYP, ASSERTION_TYP].map(header);
         Ok(Self { signer, verifying, kid: kid.into(), header, assertion_header })
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::token::keyring::KeyPrint;
-use crate::token::verify::IssuerKeys;
+use crate::token::verify::keys::IssuerKeys;
 
 /// The differences between two sets of keys. Each key is represented by its `kid`, escaped for logs. A key without a
 /// `kid` is represented by an empty string.

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::Keys;
 use super::genuine::{Genuine, NotGenuine, genuine};
-use super::judge::{TokenTimes, is_name};
+use super::judge::TokenTimes;
+use super::names::is_name;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::strict_json::{Member, Members};

@@ -14,7 +14,7 @@ use crate::denial::{Denial, EventFlaw};
 use crate::revocation::{Effect, LONGEST_KEY, Revocation, Target};
 use crate::strict_json;
 
-mod kind;
+pub(super) mod kind;
 mod security;
 
 pub use kind::{EventEffect, EventEffects, EventKind};

@@ -8,26 +8,17 @@ use percent_encoding::{AsciiSet, CONTROLS};
 
 use super::TokenToVerify;
 use super::mapping::RefusedClaim;
+use super::names::is_name;
 use super::rules::{IssuerRules, media_subtype};
-use crate::bounds::MAX_NAME;
 use crate::clock::{LAST_SECOND, Timestamp};
 use crate::denial::Denial;
 use crate::session::{Generation, SessionId, VouchedBy};
 use crate::strict_json::{Member, Members};
 use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
-use crate::token::claims::{AccessToken, LoginClaims, RareClaims, TYP, TokenHash, TokenIssuer};
+use crate::token::claims::{AccessToken, LoginClaims, RareClaims, TokenHash, TokenIssuer};
 use crate::token::delegation::{Delegation, TokenOrigin};
 use crate::token::keyring::VerifyingKey;
-
-/// Returns whether the string is a valid `jti`, client id or account.
-pub fn is_name(text: &str) -> bool {
-    (1..=MAX_NAME).contains(&text.len()) && !text.chars().any(char::is_control)
-}
-
-/// Returns whether the string is a valid `sub`: visible ASCII, because the gate sends it in a header.
-pub fn is_subject(text: &str) -> bool {
-    (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
-}
+use crate::token::typ::TYP;
 
 #[derive(Clone, Copy)]
 pub(super) enum ClaimsSource<'a> {

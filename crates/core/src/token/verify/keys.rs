@@ -16,7 +16,8 @@ use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::strict_json;
 use crate::token::algorithm::Algorithm;
-use crate::token::keyring::{KeyError, KeyPrint, Keyring, VerifyingKey};
+use crate::token::keyring::error::KeyError;
+use crate::token::keyring::{KeyPrint, Keyring, VerifyingKey};
 use crate::token::live_keys::{LiveKeys, PresentKeys};
 
 mod newer;

@@ -15,7 +15,7 @@
 
 use serde_json::Value;
 
-use super::judge::{is_name, is_subject};
+use super::names::{is_name, is_subject};
 use crate::bounds::MAX_LIST;
 use crate::claim::Role;
 use crate::claim::{ClaimPath, OwnClaims};

@@ -10,10 +10,12 @@
 //! # Ok(()) }
 //! ```
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 
+use super::IssuerRules;
 use super::mapping::{ClaimMapping, RequiredClaim, WantedClaim};
 use crate::claim::ClaimPath;
 use crate::token::algorithm::Algorithm;
@@ -293,6 +295,30 @@ const PROVIDERS: [Provider; 16] = [
     },
     Provider { scope: &["scope", "scp"], client: &["client_id", "azp", "cid"], absent: OF_ID_TOKENS, ..PLAIN },
 ];
+
+impl IssuerRules {
+    /// Applies a provider's preset. Call this first, because later settings override it.
+    ///
+    /// ```
+    /// # use rotogate::token::{IssuerKeys, IssuerRules, Preset};
+    /// # fn example(keys: IssuerKeys) -> Result<(), Box<dyn std::error::Error>> {
+    /// let url = "https://token.actions.githubusercontent.com";
+    /// let rules = IssuerRules::external(url, vec!["https://github.com/acme".into()], keys)
+    ///     .preset(Preset::GithubActions)
+    ///     .require("repository_owner_id", ["4242"])?;
+    /// # let _ = rules;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn preset(self, preset: Preset) -> Self {
+        Self {
+            typ: preset.typ().map(Into::into).collect(),
+            max_lifetime: Some(preset.max_lifetime()),
+            claims: Arc::new(preset.claims()),
+            ..self
+        }
+    }
+}
 
 impl Preset {
     /// All presets.

@@ -5,21 +5,20 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::event::{EventEffect, EventEffects, EventKind};
-use super::grant_assertion::AssertionGrants;
+use super::assertion_grants::AssertionGrants;
+use super::event::kind::{EventEffect, EventEffects, EventKind};
 use super::keys::{Ignored, IssuerKeys, Keys, MAX_KEYS};
 use super::mapping::ClaimMapping;
-use super::preset::Preset;
 use super::sessions_seen::SessionsSeen;
-use super::sources::prefix_problem;
 use super::user_name::UserNameForm;
 use crate::claim::ClaimPath;
 use crate::introspection::Introspection;
 use crate::invalid::InvalidValue;
 use crate::session::Scope;
-use crate::token::assertion::is_assertion_typ;
-use crate::token::claims::{TYP, TokenIssuer};
-use crate::token::keyring::{KeyError, Keyring};
+use crate::token::claims::{CLIENT_PREFIX, TokenIssuer};
+use crate::token::keyring::Keyring;
+use crate::token::keyring::error::KeyError;
+use crate::token::typ::{TYP, is_assertion_typ};
 
 const MAX_LEEWAY: Duration = Duration::from_secs(30);
 
@@ -231,28 +230,6 @@ impl IssuerRules {
         Ok(self)
     }
 
-    /// Applies a provider's preset. Call this first, because later settings override it.
-    ///
-    /// ```
-    /// # use rotogate::token::{IssuerKeys, IssuerRules, Preset};
-    /// # fn example(keys: IssuerKeys) -> Result<(), Box<dyn std::error::Error>> {
-    /// let url = "https://token.actions.githubusercontent.com";
-    /// let rules = IssuerRules::external(url, vec!["https://github.com/acme".into()], keys)
-    ///     .preset(Preset::GithubActions)
-    ///     .require("repository_owner_id", ["4242"])?;
-    /// # let _ = rules;
-    /// # Ok(()) }
-    /// ```
-    #[must_use]
-    pub fn preset(self, preset: Preset) -> Self {
-        Self {
-            typ: preset.typ().map(Into::into).collect(),
-            max_lifetime: Some(preset.max_lifetime()),
-            claims: Arc::new(preset.claims()),
-            ..self
-        }
-    }
-
     /// Requires that a claim has one of these strings, numbers or booleans.
     ///
     /// # Errors
@@ -452,4 +429,35 @@ pub(super) fn check(issuers: &[IssuerRules]) -> Result<(), RulesError> {
         }
     }
     Ok(())
+}
+
+/// Describes what is wrong with a prefix, or returns `None`. `is_alone` is true if the gate has no users of its own and
+/// no other issuer.
+// Requirement I67.
+pub fn prefix_problem<'a>(
+    prefix: &str,
+    mut others: impl Iterator<Item = &'a str>,
+    is_alone: bool,
+) -> Option<&'static str> {
+    let meets = |other: &str| !other.is_empty() && (other.starts_with(prefix) || prefix.starts_with(other));
+    if prefix.is_empty() {
+        None
+    } else if meets(CLIENT_PREFIX) {
+        Some(
+            "subject_prefix conflicts with client:, with which the subjects of clients begin; choose another prefix, \
+             such as \"idp|\"",
+        )
+    } else if others.any(meets) {
+        Some(
+            "subject_prefix begins like that of another issuer, so two users could have the same subject; choose \
+             prefixes of which none begins with another",
+        )
+    } else if !is_alone && !prefix.ends_with(|last: char| last.is_ascii_punctuation()) {
+        Some(
+            "subject_prefix ends without a separator, so two users could have the same subject; add a separator, as in \
+             \"idp|\"",
+        )
+    } else {
+        None
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::grant_assertion::JagSubject;
+use super::assertion_grants::JagSubject;
 use super::{IssuerRules, Verifier};
 use crate::denial::Denial;
 use crate::token::claims::{AccessToken, CLIENT_PREFIX, TokenIssuer};
@@ -73,37 +73,6 @@ impl Verifier {
     /// The issuers by subject prefix.
     pub fn sources(&self) -> &Arc<SubjectSources> {
         &self.sources
-    }
-}
-
-/// Describes what is wrong with a prefix, or returns `None`. `is_alone` is true if the gate has no users of its own and
-/// no other issuer.
-// Requirement I67.
-pub fn prefix_problem<'a>(
-    prefix: &str,
-    mut others: impl Iterator<Item = &'a str>,
-    is_alone: bool,
-) -> Option<&'static str> {
-    let meets = |other: &str| !other.is_empty() && (other.starts_with(prefix) || prefix.starts_with(other));
-    if prefix.is_empty() {
-        None
-    } else if meets(CLIENT_PREFIX) {
-        Some(
-            "subject_prefix conflicts with client:, with which the subjects of clients begin; choose another prefix, \
-             such as \"idp|\"",
-        )
-    } else if others.any(meets) {
-        Some(
-            "subject_prefix begins like that of another issuer, so two users could have the same subject; choose \
-             prefixes of which none begins with another",
-        )
-    } else if !is_alone && !prefix.ends_with(|last: char| last.is_ascii_punctuation()) {
-        Some(
-            "subject_prefix ends without a separator, so two users could have the same subject; add a separator, as in \
-             \"idp|\"",
-        )
-    } else {
-        None
     }
 }
 

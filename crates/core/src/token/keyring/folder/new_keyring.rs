@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use super::{
     FolderWriteLock, INDEX, Index, RefreshEntry, RefreshState, SigningEntry, VERSION, file_error, io, is_missing,
 };
-use crate::token::keyring::{Algorithm, KeyError, KeyMaterial, KeyState, Keyring, RefreshSecret, SigningKey, new_id};
+use crate::token::keyring::error::KeyError;
+use crate::token::keyring::{Algorithm, KeyMaterial, KeyState, Keyring, RefreshSecret, SigningKey, new_id};
 
 pub(super) const PENDING: &str = ".keyring.toml.new";
 

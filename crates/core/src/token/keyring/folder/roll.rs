@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::{FolderWriteLock, INDEX, Index, RefreshEntry, RefreshState, beside, file_error, io};
-use crate::token::keyring::{KeyError, KeyState, Keyring, RefreshSecret};
+use crate::token::keyring::error::KeyError;
+use crate::token::keyring::{KeyState, Keyring, RefreshSecret};
 
 const REFRESH: &str = "refresh-";
 
