@@ -6,7 +6,7 @@ use http::header::{AUTHORIZATION, HeaderName};
 use http::request::Parts;
 use secrecy::SecretString;
 
-use super::endpoint::to_its_end;
+use super::to_its_end::to_its_end;
 use super::{Gate, Inner, RequireLayer};
 use rotogate_core::api_key::{ApiKey, NewApiKey};
 use rotogate_core::credential::{self, Places};

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
-use super::BuildError;
+use super::builder::error::BuildError;
 use super::endpoint::Endpoint;
 use super::origin::{SessionRules, origin_of};
 use crate::dialect::browser::device::{REGISTRATION, set_cookie};

@@ -7,7 +7,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 
 use super::Inner;
-use super::endpoint::to_its_end;
+use super::to_its_end::to_its_end;
 use crate::dialect::Reply;
 use crate::dialect::browser::navigation::is_prefetch;
 use rotogate_core::denial::Denial;

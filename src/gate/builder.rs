@@ -27,7 +27,7 @@ use rotogate_core::token::verify::IssuerRules;
 use rotogate_core::verify_cache::{AssertionHeader, IdentityField};
 
 mod build;
-mod error;
+pub(super) mod error;
 mod rules;
 mod sound;
 

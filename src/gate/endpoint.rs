@@ -12,6 +12,7 @@ use secrecy::SecretString;
 
 use super::Inner;
 use super::browser::BrowserEndpoint;
+use super::builder::error::BuildError;
 use crate::dialect::events::Events;
 use crate::dialect::{Dialect, Reply};
 use rotogate_core::denial::Denial;
@@ -40,7 +41,6 @@ pub(super) use answer::{EndpointResponse, answer};
 pub(super) use foreseen::{RefreshPlace, foresee};
 #[cfg(feature = "kuzzle")]
 pub(super) use handler::EndpointHandler;
-pub(super) use handler::to_its_end;
 #[cfg(feature = "program")]
 pub use table::envelopes;
 pub(super) use table::{CommonRules, Endpoints, Hit, MatchedOperation};
@@ -198,7 +198,7 @@ impl Endpoint {
     pub(super) fn begin_relay(
         &mut self,
         shared: &super::relay::Shared,
-    ) -> Result<Option<Arc<super::relay::EndpointRelay>>, super::BuildError> {
+    ) -> Result<Option<Arc<super::relay::EndpointRelay>>, BuildError> {
         let Some(config) = self.relay_config.take() else { return Ok(None) };
         self.relay = Some(Arc::new(shared.relay(self.base(), config)?));
         Ok(self.relay.clone())
@@ -207,10 +207,10 @@ impl Endpoint {
     pub(super) fn go_on_with(
         &mut self,
         running: &[Arc<super::relay::EndpointRelay>],
-    ) -> Result<Option<super::relay::NextRelay>, super::BuildError> {
+    ) -> Result<Option<super::relay::NextRelay>, BuildError> {
         let Some(config) = self.relay_config.take() else { return Ok(None) };
         let found = running.iter().find(|relay| relay.path() == self.base());
-        let relay = found.ok_or_else(|| super::BuildError::NewRelay(self.base().to_owned()))?;
+        let relay = found.ok_or_else(|| BuildError::NewRelay(self.base().to_owned()))?;
         self.relay = Some(Arc::clone(relay));
         Ok(Some((Arc::clone(relay), config)))
     }

@@ -10,11 +10,14 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use tower::{Service, ServiceExt};
 
-#[cfg(feature = "kuzzle")]
-use super::socket::Dialer;
 use crate::dialect::{ConsultResult, Dialect, Reply};
 use rotogate_core::bounds::MAX_CONSULTED;
 use rotogate_core::reply;
+
+/// Opens a WebSocket to the service.
+#[cfg(feature = "kuzzle")]
+pub(super) type Dialer =
+    std::sync::Arc<dyn Fn(Parts) -> std::pin::Pin<Box<dyn Future<Output = Option<Response<()>>> + Send>> + Send + Sync>;
 
 /// The time limit for the reply of a service that the gate consults.
 const CONSULTED_WITHIN: Duration = Duration::from_secs(10);

@@ -9,7 +9,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue};
 use serde_json::Value;
 
-use super::builder::BuildError;
+use super::builder::error::BuildError;
 use super::{Identity, Inner};
 use crate::dialect::Reply;
 use crate::gate::verdict::Who;

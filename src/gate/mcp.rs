@@ -6,7 +6,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, Method};
 
-use super::builder::BuildError;
+use super::builder::error::BuildError;
 use super::{Inner, resources};
 use crate::dialect::said_json;
 use rotogate_core::denial::{CallFlaw, Denial};

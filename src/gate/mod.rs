@@ -99,6 +99,7 @@ mod signed_out;
 #[cfg(feature = "kuzzle")]
 mod socket;
 mod stall_timeout;
+mod to_its_end;
 mod tunnel;
 mod upgrade;
 mod verdict;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Inner, builder::BuildError};
+use super::Inner;
+use super::builder::error::BuildError;
 use crate::dialect::RelayRequest;
 use crate::relay::{
     EndTokens, Presented, Provider, ProviderReply, Relay, RelayAnswer, RelayParts, RelayRules, RelaySettings, Sealer,

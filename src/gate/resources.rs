@@ -8,7 +8,7 @@ use http::{HeaderValue, Method, Response, StatusCode};
 use serde::Serialize;
 
 use super::Inner;
-use super::builder::BuildError;
+use super::builder::error::BuildError;
 use super::mcp::ReadyMcp;
 use super::require::RequireLayer;
 use rotogate_core::denial::Denial;

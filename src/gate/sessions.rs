@@ -7,7 +7,7 @@ use std::sync::Arc;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::Gate;
-use super::endpoint::to_its_end;
+use super::to_its_end::to_its_end;
 use rotogate_core::client::Grant;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::context::{Actor, Context};

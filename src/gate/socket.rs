@@ -1,7 +1,5 @@
 //! Connections that a dialect takes over, and their connections to the upstream.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, OnceLock, Weak};
 
 use async_trait::async_trait;
@@ -12,13 +10,13 @@ use http::header::{
     SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use http::request::Parts;
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, StatusCode};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use parking_lot::Mutex;
 
 use super::Inner;
 use super::endpoint::{EndpointHandler, Hit, TakenOver};
-use super::forward_buffered::NotForwarded;
+use super::forward_buffered::{Dialer, NotForwarded};
 use super::layer::{Admission, EndpointMatch, GateLayer, Judged, permit_call, prepare, set_target};
 use super::limits::CallLimits;
 use crate::dialect::{
@@ -36,8 +34,6 @@ use rotogate_core::overload::SocketPermit;
 use rotogate_core::policy::{self, By, Owing, Permit, Settled};
 use rotogate_core::route::path::CanonicalPath;
 use rotogate_core::route::{Auth, Route, RoutePolicy};
-
-pub(super) type Dialer = Arc<dyn Fn(Parts) -> Pin<Box<dyn Future<Output = Option<Response<()>>> + Send>> + Send + Sync>;
 
 pub(super) fn take_over<M: Send + Sync + 'static>(
     layer: GateLayer<M>,

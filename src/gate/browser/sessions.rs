@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::BrowserEndpoint;
 use crate::gate::browser_request::session_cookie;
-use crate::gate::endpoint::to_its_end;
+use crate::gate::to_its_end::to_its_end;
 use crate::gate::{Gate, Inner, NewSession};
 use rotogate_core::denial::Denial;
 use rotogate_core::engine::{ApplicationLogin, BrowserLogin, Origin};

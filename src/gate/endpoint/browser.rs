@@ -10,13 +10,14 @@ mod device;
 mod provider;
 
 use super::execute::{EndpointCommand, accounts};
-use super::handler::{EndpointHandler, to_its_end};
+use super::handler::EndpointHandler;
 #[cfg(feature = "browser-oidc")]
 use crate::dialect::browser::CALLBACK;
 use crate::dialect::browser::{DEVICE, LOGIN, LOGO, LOGOUT, SESSION, SentLogin, words};
 use crate::dialect::{Call, Reply};
 use crate::gate::Inner;
 use crate::gate::browser::{BrowserEndpoint, presented};
+use crate::gate::to_its_end::to_its_end;
 use crate::gate::verdict::{Recipient, Who};
 use rotogate_core::client::Grant;
 use rotogate_core::denial::Denial;

@@ -4,18 +4,17 @@ use std::future::Future;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
-use tracing::Instrument;
 
 use super::execute::{self, CommandRequest, ProofOfPossession};
 use crate::dialect::events::Notice;
 use crate::dialect::{Command, CommandHandler, Outcome, OwnSessionsRequest};
 use crate::gate::Inner;
 use crate::gate::possession::PresentedProof;
+use crate::gate::to_its_end::to_its_end;
 use crate::gate::verdict::{Recipient, Who};
-use rotogate_core::context::{Context, inherited};
 use rotogate_core::denial::Denial;
 use rotogate_core::engine::{Arrival, HeldUp, Origin, OwnSessions, PresentedDevice};
-use rotogate_core::fault::{Error, Fault};
+use rotogate_core::fault::Error;
 use rotogate_core::thumbprint::CertificateThumbprint;
 
 pub(in crate::gate) struct EndpointHandler<'a> {
@@ -131,20 +130,5 @@ impl EndpointHandler<'_> {
         if let Some(refused) = self.origin.note.refused() {
             let _ = self.recipient.set(Who::HeldUp(Box::new(refused)));
         }
-    }
-}
-
-/// A client that disconnects must not stop the engine between the write to the store and the update of the revocation
-/// list.
-pub(in crate::gate) async fn to_its_end<T: Send + 'static>(
-    work: impl Future<Output = Result<T, Error>> + Send + 'static,
-) -> Result<T, Error> {
-    match tokio::spawn(inherited(Context::current(), work.in_current_span())).await {
-        Ok(done) => done,
-        // The panic continues in the request's task, which then responds with 500.
-        Err(panicked) => match panicked.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(Fault::Busy.into()),
-        },
     }
 }

@@ -7,8 +7,8 @@ use http::{HeaderMap, Method};
 
 use super::{Endpoint, JWKS_PATH};
 use crate::dialect::{self, Dialect, Protocol, ServedPath};
-use crate::gate::BuildError;
 use crate::gate::browser::BrowserEndpoint;
+use crate::gate::builder::error::BuildError;
 use crate::gate::metadata::{self, Metadata};
 use crate::gate::relay::EndpointRelay;
 use crate::gate::resources::ReadyResource;

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use http::header::SET_COOKIE;
 
-use super::super::handler::{EndpointHandler, to_its_end};
+use super::super::handler::EndpointHandler;
 use crate::dialect::browser::device::{ShownDevice, challenged, over, refreshed, set_cookie};
 use crate::dialect::browser::words;
 use crate::dialect::{Call, Reply};
 use crate::gate::browser::device::DeviceResult;
 use crate::gate::browser::{BrowserEndpoint, presented};
+use crate::gate::to_its_end::to_its_end;
 use rotogate_core::denial::{Denial, ProofFlaw};
 use rotogate_core::engine::DeviceAnswer;
 use rotogate_core::fault::Error;

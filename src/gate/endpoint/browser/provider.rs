@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::super::handler::{EndpointHandler, to_its_end};
+use super::super::handler::EndpointHandler;
 use super::told_recipient;
 use crate::dialect::browser::callback::{Callback, ProviderAnswer, ProviderError};
 use crate::dialect::browser::step_up::AskedLogin;
@@ -12,6 +12,7 @@ use crate::gate::Inner;
 use crate::gate::browser::transaction::Transaction;
 use crate::gate::browser::vault::KeptTokens;
 use crate::gate::browser::{BrowserEndpoint, presented};
+use crate::gate::to_its_end::to_its_end;
 use rotogate_core::denial::{Denial, ProviderFlaw};
 use rotogate_core::engine::{ApplicationLogin, BrowserLogin, Engine, Origin};
 use rotogate_core::fault::{Error, Fault};
