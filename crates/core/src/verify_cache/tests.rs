@@ -107,7 +107,7 @@ fn i44_another_set_of_issuers_leaves_the_tokens_of_those_that_stay() {
     assert!(Arc::ptr_eq(&one, &w.check(of_one).unwrap()));
     let anew = w.check(of_two).unwrap();
     assert!(!Arc::ptr_eq(&two, &anew), "it is judged by the new rules");
-    assert_eq!(*anew.token().vouching_issuer().audience, ["other".into()]);
+    assert_eq!(*anew.token().vouching_issuer().audience, [Box::<str>::from("other")]);
     assert_eq!([w.goes_on(&one), w.goes_on(&two), w.goes_on(&anew)], [Ok(()), Err(Denial::UnknownIssuer), Ok(())]);
 
     // One issuer is removed.
@@ -160,5 +160,5 @@ fn i44_what_a_request_of_before_puts_into_the_cache_does_not_count() {
     w.trust(vec![w.rules(1), other]);
     let keys = w.checker.keys.load_full();
     keys.cache.insert(keys.key(&token).owned(), Arc::clone(&old));
-    assert_eq!(*w.check(&token).unwrap().token().vouching_issuer().audience, ["other".into()]);
+    assert_eq!(*w.check(&token).unwrap().token().vouching_issuer().audience, [Box::<str>::from("other")]);
 }
