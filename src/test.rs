@@ -56,7 +56,7 @@ use rotogate_core::claim::OwnClaims;
 use rotogate_core::clock::{EngineClock, SystemTime, Timestamp};
 use rotogate_core::credential::Credential;
 use rotogate_core::limit::{Limits, Rates};
-use rotogate_core::policy::{By, GateId, Owing, Permit, Permitted, authorise, permit_anonymous};
+use rotogate_core::policy::{By, GateId, Permitted, authorise, permit_own};
 use rotogate_core::revocation::RevocationList;
 use rotogate_core::route::{Route, RoutePolicy};
 use rotogate_core::session::confirm::Confirmations;
@@ -89,10 +89,6 @@ pub struct TestIdentity {
     scope: String,
     claims: OwnClaims,
     session: bool,
-}
-
-fn used(permit: Permit<Owing>) -> Permitted {
-    permit.settled().expect("a route without limits owes nothing").into_permitted()
 }
 
 fn by() -> By {
@@ -217,7 +213,7 @@ impl TestIdentity {
         let route = Arc::new(Route::catch_all(RoutePolicy::default()));
         let permit =
             authorise(&route, verified, by(), &mut ()).expect("the test caller meets the route's requirements");
-        used(permit)
+        permit.settled().expect("a route without limits owes nothing").into_permitted()
     }
 }
 
@@ -244,7 +240,7 @@ impl TestLayer {
     /// A layer for requests without a caller: `Option<Identity>` is `None`.
     pub fn anonymous() -> Self {
         let route = Arc::new(Route::catch_all(RoutePolicy::public()));
-        Self { inner: (), permitted: used(permit_anonymous(&route, by())) }
+        Self { inner: (), permitted: permit_own(&route, by()).into_permitted() }
     }
 }
 

@@ -16,7 +16,6 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -28,17 +27,20 @@ use tower::{Layer, Service};
 use super::body::GateBody;
 use super::browser::keep_cookie;
 use super::identity::Identity;
-use super::layer::{Debt, Judged, Receipt, ResponseFuture, Unpermitted};
+use super::layer::{Judged, Receipt, ResponseFuture, Unpermitted};
 use super::signed_out::Led;
 use super::{Gate, layer, respond, upgrade};
-use rotogate_core::claim::ClaimPath;
-use rotogate_core::claim::Role;
+use rotogate_core::claim::{ClaimPath, Role};
 use rotogate_core::denial::Denial;
-use rotogate_core::policy::{self, By, Owing, Permit, Permitted, Settled, Undecided};
+use rotogate_core::policy::{self, By, Permit, Permitted, Settled, Undecided};
 use rotogate_core::reason::Reason;
 use rotogate_core::route::{Auth, Route, RoutePolicy};
 use rotogate_core::session::scope::{Scope, impossible};
 use rotogate_core::verify_cache::Verified;
+
+mod decide;
+
+use decide::{Considered, UNPAID};
 
 /// Admits a request if its caller meets all conditions. See [`Gate::require`].
 ///
@@ -83,9 +85,6 @@ struct Check(Arc<CheckFn>);
 type CheckFn = dyn Fn(&Identity, &Parts) -> bool + Send + Sync;
 
 rotogate_core::debug_with!(Check);
-
-/// The routes of a `require()` owe nothing that only the layer can pay.
-const UNPAID: Denial = Denial::ProofsUnavailable(Duration::from_secs(1));
 
 /// A malformed string becomes a scope that tokens cannot have.
 fn required(all: &str) -> Scope {
@@ -291,12 +290,6 @@ impl RequireLayer {
     }
 }
 
-struct Considered {
-    permit: Permit<Owing>,
-    is_known: bool,
-    has_caller: bool,
-}
-
 impl<S> Layer<S> for RequireLayer {
     type Service = Require<S>;
 
@@ -426,47 +419,6 @@ impl RequireLayer {
         }
         self.judge_conditions(parts, permit.caller())?;
         Ok(Some(Considered { permit, is_known, has_caller }))
-    }
-
-    /// Decides on a request that need not wait.
-    ///
-    /// # Errors
-    /// What the request owes.
-    fn decided_now(
-        &self,
-        considered: Result<Option<Considered>, Unpermitted>,
-        parts: &mut Parts,
-    ) -> Result<Result<(), Denial>, Result<Considered, Box<Debt>>> {
-        match considered {
-            Ok(None) => Ok(Ok(())),
-            Ok(Some(Considered { permit, is_known, has_caller })) => {
-                match self.gate.0.settle_now((permit, None), parts) {
-                    Judged::Pass(permit, _) => Ok(self.admit(parts, permit, (is_known, has_caller))),
-                    Judged::Refuse(denial) => Ok(Err(denial)),
-                    Judged::Owe((permit, _)) => Err(Ok(Considered { permit, is_known, has_caller })),
-                }
-            }
-            Err(Unpermitted::Refused(denial)) => Ok(Err(denial)),
-            Err(Unpermitted::Owes(debt)) => Err(Err(debt)),
-        }
-    }
-
-    async fn decided(&self, owing: Result<Considered, Box<Debt>>, parts: &mut Parts) -> Result<(), Denial> {
-        let considered = match owing {
-            Ok(considered) => considered,
-            Err(debt) => {
-                let receipt = debt.paid().await;
-                let considered = self.consider(parts, Some(&receipt)).map_err(|refused| refused.denial())?;
-                let Some(considered) = considered else { return Ok(()) };
-                considered
-            }
-        };
-        let Considered { permit, is_known, has_caller } = considered;
-        match self.gate.0.settle((permit, None), None, parts).await {
-            Judged::Pass(permit, _) => self.admit(parts, permit, (is_known, has_caller)),
-            Judged::Refuse(denial) => Err(denial),
-            Judged::Owe(_) => Err(UNPAID),
-        }
     }
 
     fn admit(

@@ -4,7 +4,7 @@
 
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::HeaderValue;
 
@@ -21,8 +21,10 @@ use crate::token::observer::Observer;
 use crate::token::verify::IssuerRules;
 use crate::verify_cache::Verified;
 
+mod undecided;
 mod unmet;
 
+pub use undecided::Undecided;
 pub use unmet::unmet_key;
 
 /// The permission of a request. Only this module makes one, and it cannot be cloned.
@@ -295,6 +297,12 @@ pub fn permit_anonymous(route: &Arc<Route>, by: By) -> Permit<Owing> {
     Permit::new(route, None, by)
 }
 
+/// Permits a request of the gate itself to an upstream: it has no caller, no limit counts it, and no token is exchanged.
+pub fn permit_own(route: &Arc<Route>, by: By) -> Permit<Settled> {
+    let Permit { permitted, .. } = Permit::new(route, None, by);
+    Permit { permitted, owed: Owed(0), state: PhantomData }
+}
+
 /// Checks an admitted caller against a second policy of the same gate. The second policy does not require the gate's
 /// own audience.
 ///
@@ -318,48 +326,6 @@ pub fn authorise_again<O: Observer>(
         observer.judged(Rule::Role, judge_route_roles(policy, token))?;
     }
     Ok(Permit::new(route, Some(verified), by))
-}
-
-/// A request with a valid token for another audience. Only a `require()` for that audience can permit the request.
-#[derive(Clone, Debug)]
-pub struct Undecided {
-    caller: Arc<Verified>,
-    by: By,
-    decided: Arc<AtomicBool>,
-}
-
-impl Undecided {
-    /// Creates an undecided request, which a `require()` in the service must still authorise.
-    pub fn new(caller: Arc<Verified>, by: By) -> Self {
-        Self { caller, by, decided: Arc::default() }
-    }
-
-    /// The caller.
-    pub fn caller(&self) -> &Arc<Verified> {
-        &self.caller
-    }
-
-    /// Returns who permits the request.
-    pub fn by(&self) -> By {
-        self.by
-    }
-
-    /// Returns whether [`Self::decide`] was called.
-    pub fn is_decided(&self) -> bool {
-        self.decided.load(Ordering::Acquire)
-    }
-
-    /// Checks the request against the route of a `require()`.
-    ///
-    /// # Errors
-    /// The errors of [`authorise`].
-    pub fn decide(&self, route: &Arc<Route>) -> Result<Permit<Owing>, Denial> {
-        self.decided.store(true, Ordering::Release);
-        if route.policy.audiences.is_empty() {
-            return Err(Denial::WrongAudience);
-        }
-        authorise_again(route, Arc::clone(&self.caller), self.by, &mut ())
-    }
 }
 
 /// Checks a token against the policy of a route.

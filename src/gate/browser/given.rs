@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use crate::gate::Inner;
 use crate::gate::browser_request::strip_set_cookie;
-use rotogate_core::policy::{self, By, Permit, Permitted};
+use rotogate_core::policy::{self, By, Permitted};
 use rotogate_core::route::Route;
 
 /// The maximum number of remembered cookies. If more replies are pending, the oldest reply does not set its cookie, and
@@ -70,7 +70,7 @@ impl Inner {
             }
             Some(_) | None => {
                 let by = By { gate: self.id, layer: false, defers: false };
-                policy::permit_anonymous(route, by).settled().ok().map(Permit::into_permitted)
+                Some(policy::permit_own(route, by).into_permitted())
             }
         }
     }

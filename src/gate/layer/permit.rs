@@ -140,16 +140,14 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
                 let caller = self.observer.attempt(|observer| {
                     RoutedRequest { gate, parts, route, places_of, path, by, receipt, observer }.caller()
                 });
-                let denial = match caller {
-                    Ok(caller) => return Ok(caller.unwrap_or_else(|| policy::permit_anonymous(route, by))),
-                    Err(Unpermitted::Refused(denial)) => denial,
-                    Err(owes @ Unpermitted::Owes(_)) => return Err(owes),
-                };
-                match denial {
-                    Denial::TwoCredentials => Err(Denial::TwoCredentials.into()),
-                    Denial::SessionOver(_) => Ok(policy::permit_anonymous(route, by).after_session()),
+                let anonymous = || policy::permit_anonymous(route, by);
+                match caller {
+                    Ok(caller) => Ok(caller.unwrap_or_else(anonymous)),
+                    Err(Unpermitted::Refused(Denial::TwoCredentials)) => Err(Denial::TwoCredentials.into()),
+                    Err(Unpermitted::Refused(Denial::SessionOver(_))) => Ok(anonymous().after_session()),
                     // A credential that could not be checked does not count as invalid (requirement R15).
-                    _ => Ok(NotGood::from_denial(denial).map(|_| policy::permit_anonymous(route, by))?),
+                    Err(Unpermitted::Refused(denial)) => Ok(NotGood::from_denial(denial).map(|_| anonymous())?),
+                    Err(owes) => Err(owes),
                 }
             }
         }
@@ -261,9 +259,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
     /// A token that this thread's cache knew is read from the request again.
     fn owed_by_token(&self, token: Option<&str>, denial: Denial) -> Option<Box<Debt>> {
         let Self { gate, parts, route, places_of, .. } = *self;
-        if !is_awaited(denial) {
-            return None;
-        }
+        let denial = Some(denial).filter(|denial| is_awaited(*denial))?;
         let found = match token {
             Some(_) => None,
             None => credential::extract_from(&parts.headers, parts.uri.query(), gate.places(places_of)).ok()?,

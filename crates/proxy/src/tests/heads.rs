@@ -295,7 +295,7 @@ async fn the_service_forwards_to_the_target_of_the_request() {
         upstream: Some(UpstreamId::new(0)),
     };
     let by = rotogate_core::policy::By { gate: rotogate_core::policy::GateId::next(), layer: true, defers: false };
-    let permit = rotogate_core::policy::permit_anonymous(&std::sync::Arc::new(route), by).settled().unwrap();
+    let permit = rotogate_core::policy::permit_own(&std::sync::Arc::new(route), by);
     request.extensions_mut().insert(permit.into_permitted());
     let response = tower::Service::call(&mut service, request).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);

@@ -17,7 +17,7 @@ use crate::server::error::Faults;
 use rotogate_config::{Config, ConfigErrors};
 use rotogate_core::headers::Peer;
 use rotogate_core::mcp::VERSIONS;
-use rotogate_core::policy::{By, GateId, permit_anonymous};
+use rotogate_core::policy::{By, GateId, permit_own};
 use rotogate_core::route::{Resource, Route};
 use rotogate_proxy::Proxy;
 
@@ -108,7 +108,7 @@ async fn send(proxy: &Proxy, config: &Config, route: &Route, path: &str, method:
         .body(Full::new(Bytes::from(body)));
     let mut request = request.map_err(|why| format!("cannot be called at {path}: {why}"))?;
     let by = By { gate: GateId::next(), layer: true, defers: false };
-    request.extensions_mut().insert(permit_anonymous(&Arc::new(route.clone()), by));
+    request.extensions_mut().insert(permit_own(&Arc::new(route.clone()), by).into_permitted());
     request.extensions_mut().insert(Peer::new(IpAddr::V4(Ipv4Addr::LOCALHOST), false));
     let answered = tokio::time::timeout(WITHIN, proxy.clone().oneshot(request)).await;
     let Ok(answered) = answered else { return Err(format!("does not respond within {WITHIN:?}")) };
