@@ -34,6 +34,8 @@ use rotogate_core::reply::retry_after;
 #[cfg(test)]
 mod tests;
 
+/// The name of this dialect.
+pub(crate) const NAME: &str = "envelope";
 const MALFORMED: &str = "AUTH_1000";
 pub(super) const BAD_CREDENTIALS: &str = "AUTH_1001";
 pub(super) const BAD_TOKEN: &str = "AUTH_1002";
@@ -117,7 +119,7 @@ pub(super) fn mandatory(body: &mut Map<String, Value>, name: &str) -> Result<Str
 
 impl Dialect for Envelope {
     fn name(&self) -> &'static str {
-        super::registry::ENVELOPE
+        NAME
     }
 
     fn default_path(&self) -> &'static str {
@@ -125,7 +127,7 @@ impl Dialect for Envelope {
     }
 
     fn client(&self) -> Option<&'static str> {
-        Some(super::registry::ENVELOPE)
+        Some(NAME)
     }
 
     fn serves(&self, base: &str) -> Vec<ServedPath> {

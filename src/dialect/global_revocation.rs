@@ -70,7 +70,7 @@ fn bearer(call: &Call<'_>) -> Result<SecretString, &'static str> {
 
 impl Dialect for GlobalRevocations {
     fn name(&self) -> &'static str {
-        super::registry::GLOBAL_REVOCATION
+        super::GLOBAL_REVOCATION
     }
 
     fn default_path(&self) -> &'static str {

@@ -37,6 +37,9 @@ pub mod relay;
 #[cfg(feature = "kuzzle")]
 mod socket;
 
+/// The name of the dialect that global revocations of other issuers have.
+pub(crate) const GLOBAL_REVOCATION: &str = "global-token-revocation";
+
 pub use call::{Call, ServedPath, Sources};
 #[doc(hidden)]
 pub use command::RelayRequest;

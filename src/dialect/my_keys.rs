@@ -39,6 +39,8 @@ use rotogate_core::denial::Denial;
 use rotogate_core::fault::Error;
 use rotogate_core::session::Scope;
 
+/// The name of this dialect.
+pub(crate) const NAME: &str = "my-keys";
 const ALL: &str = "keys";
 const ONE: &str = "key";
 const ROTATE: &str = "rotate";
@@ -92,7 +94,7 @@ impl MyKeys {
 
 #[async_trait]
 impl OwnResource for MyKeys {
-    const NAME: &str = super::registry::MY_KEYS;
+    const NAME: &str = NAME;
     const PATH: &str = "/keys";
 
     fn paths(base: &str) -> Vec<ServedPath> {

@@ -35,6 +35,8 @@ use rotogate_core::engine::{OwnSession, OwnSessions};
 use rotogate_core::fault::Error;
 use rotogate_core::session::SessionId;
 
+/// The name of this dialect.
+pub(crate) const NAME: &str = "my-sessions";
 const ALL: &str = "sessions";
 const ONE: &str = "session";
 
@@ -91,7 +93,7 @@ impl MySessions {
 
 #[async_trait]
 impl OwnResource for MySessions {
-    const NAME: &str = super::registry::MY_SESSIONS;
+    const NAME: &str = NAME;
     const PATH: &str = "/sessions";
 
     fn paths(base: &str) -> Vec<ServedPath> {

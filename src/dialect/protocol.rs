@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use http::StatusCode;
 use secrecy::SecretString;
 
-use super::{Answer, Call, CommandHandler, Dialect, OAuthPaths, Reply, StreamedBody, answer, registry};
+use super::{Answer, Call, CommandHandler, Dialect, OAuthPaths, Reply, StreamedBody, answer};
 use rotogate_core::denial::Denial;
 use rotogate_core::reason::Reason;
 #[cfg(feature = "program")]
@@ -108,11 +108,4 @@ pub struct OwnAccess {
     pub max_age: Option<Duration>,
     /// For a session cookie, the maximum time since the login.
     pub max_login_age: Option<Duration>,
-}
-
-impl dyn Dialect {
-    /// Returns the protocol, if the dialect is built in.
-    pub(crate) fn protocol(&self) -> Option<&dyn Protocol> {
-        registry::protocol(self)
-    }
 }

@@ -4,21 +4,20 @@ use std::any::Any;
 
 #[cfg(feature = "grpc")]
 use super::knox;
-use super::{Dialect, Protocol, browser, envelope, events, kuzzle, my_sessions, oauth2};
+use super::{Dialect, Protocol, browser, envelope, events, kuzzle, my_keys, my_sessions, oauth2};
 
 /// The name of [`oauth2`].
-pub const OAUTH2: &str = "oauth2";
+pub const OAUTH2: &str = oauth2::NAME;
 /// The name of [`envelope`].
-pub const ENVELOPE: &str = "envelope";
-pub(crate) const GLOBAL_REVOCATION: &str = "global-token-revocation";
+pub const ENVELOPE: &str = envelope::NAME;
 /// The name of [`kuzzle`].
-pub const KUZZLE: &str = "kuzzle";
-/// The name of `my_keys`.
-pub const MY_KEYS: &str = "my-keys";
+pub const KUZZLE: &str = kuzzle::NAME;
+/// The name of [`my_keys`].
+pub const MY_KEYS: &str = my_keys::NAME;
 /// The name of [`my_sessions`].
-pub const MY_SESSIONS: &str = "my-sessions";
+pub const MY_SESSIONS: &str = my_sessions::NAME;
 #[cfg(feature = "grpc")]
-pub(super) const KNOX: &str = "knox";
+const KNOX: &str = knox::NAME;
 
 /// The options of dialects in `gateway.toml`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,8 +26,8 @@ pub struct Options {
     pub envelope: envelope::Envelope,
     /// The options of [`kuzzle`].
     pub kuzzle: kuzzle::Kuzzle,
-    /// The options of [`my_keys`](super::my_keys).
-    pub my_keys: super::my_keys::MyKeys,
+    /// The options of [`my_keys`].
+    pub my_keys: my_keys::MyKeys,
     /// The options of [`my_sessions`].
     pub my_sessions: my_sessions::MySessions,
 }
@@ -60,7 +59,14 @@ pub fn protocol(dialect: &dyn Dialect) -> Option<&dyn Protocol> {
         .or_else(|| is::<events::Events>(dialect));
     #[cfg(feature = "grpc")]
     let found = found.or_else(|| is::<knox::Knox>(dialect));
-    found.or_else(|| is::<super::my_keys::MyKeys>(dialect)).or_else(|| is::<super::relay::RelayDialect>(dialect))
+    found.or_else(|| is::<my_keys::MyKeys>(dialect)).or_else(|| is::<super::relay::RelayDialect>(dialect))
+}
+
+impl dyn Dialect {
+    /// Returns the protocol, if the dialect is built in.
+    pub(crate) fn protocol(&self) -> Option<&dyn Protocol> {
+        protocol(self)
+    }
 }
 
 /// The built-in dialects that start sessions.

@@ -43,6 +43,8 @@ pub(super) const SERVICE: &str = "user_api.v1.UserApiService";
 
 pub(super) const AUTHN: &str = "AuthnWithPassword";
 pub(super) const REFRESH: &str = "RefreshAccessToken";
+/// The name of this dialect.
+pub(crate) const NAME: &str = "knox";
 const GET_ME: &str = "GetMe";
 const STREAMED: &str = "reflection or health";
 
@@ -70,7 +72,7 @@ impl Default for Knox {
 
 impl Dialect for Knox {
     fn name(&self) -> &'static str {
-        super::registry::KNOX
+        NAME
     }
 
     fn default_path(&self) -> &'static str {
@@ -78,7 +80,7 @@ impl Dialect for Knox {
     }
 
     fn client(&self) -> Option<&'static str> {
-        Some(super::registry::KNOX)
+        Some(NAME)
     }
 
     fn serves(&self, base: &str) -> Vec<ServedPath> {

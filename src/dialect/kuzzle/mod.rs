@@ -57,6 +57,8 @@ mod words;
 #[cfg(test)]
 mod tests;
 
+/// The name of this dialect.
+pub(crate) const NAME: &str = "kuzzle";
 const MALFORMED: Reason = Reason::denied(&Denial::MalformedRequest("the message is not a call of the Kuzzle protocol"));
 const QUERY_PATH: &str = "/_query";
 
@@ -84,7 +86,7 @@ pub struct Kuzzle {
 
 impl Dialect for Kuzzle {
     fn name(&self) -> &'static str {
-        super::registry::KUZZLE
+        NAME
     }
 
     fn default_path(&self) -> &'static str {
@@ -96,7 +98,7 @@ impl Dialect for Kuzzle {
     }
 
     fn client(&self) -> Option<&'static str> {
-        (!self.relay).then_some(super::registry::KUZZLE)
+        (!self.relay).then_some(NAME)
     }
 
     fn profile(&self) -> ProfileOverride {

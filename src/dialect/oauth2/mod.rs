@@ -39,6 +39,8 @@ pub(super) mod words;
 #[cfg(test)]
 mod tests;
 
+/// The name of this dialect.
+pub(crate) const NAME: &str = "oauth2";
 const TOKEN: &str = "token";
 const REVOCATION: &str = "revocation";
 const INTROSPECTION: &str = "introspection";
@@ -59,7 +61,7 @@ pub struct OAuth2;
 
 impl Dialect for OAuth2 {
     fn name(&self) -> &'static str {
-        super::registry::OAUTH2
+        NAME
     }
 
     fn default_path(&self) -> &'static str {

@@ -188,7 +188,7 @@ impl Rules {
             is_issuer: running.is_issuer,
             uses_dpop,
             takes_id_jag: self.takes_id_jag,
-            global_revocation: Endpoint::sole_path(&self.endpoints, dialect::registry::GLOBAL_REVOCATION),
+            global_revocation: Endpoint::sole_path(&self.endpoints, dialect::GLOBAL_REVOCATION),
             resources: &resources,
         };
         let sessions = self.browser.as_ref().map(Browser::session_rules).unwrap_or_default();

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use http::Uri;
 
 use super::BuildError;
-use crate::dialect::registry::GLOBAL_REVOCATION;
+use crate::dialect::GLOBAL_REVOCATION;
 use crate::gate::Endpoint;
 use crate::gate::origin::origin_of;
 use rotogate_core::client::{Client, ExchangeRules, Grant};
