@@ -61,7 +61,7 @@ pub(super) use permit::withhold;
 pub(super) use permit::{RoutedRequest, has_token_in_query, prepare};
 #[cfg(feature = "kuzzle")]
 pub(super) use permit_call::permit_call;
-pub(super) use settle::Judged;
+pub(super) use settle::{Judged, UNPAID};
 #[cfg(feature = "kuzzle")]
 pub(super) use target::set_target;
 

@@ -11,10 +11,10 @@ use super::Inner;
 use super::origin::origin_of;
 use rotogate_core::credential::Scheme;
 use rotogate_core::denial::{Denial, ProofFlaw};
+use rotogate_core::dpop::memory::ProofName;
 use rotogate_core::dpop::{self, CheckedProof, Dpop, Expected, HttpScheme, OnceProof, TargetUri, UsedProof};
 use rotogate_core::fault::Error;
 use rotogate_core::headers::{self, Peer};
-use rotogate_core::policy::{Owing, Permit};
 use rotogate_core::refusal::Schemes;
 use rotogate_core::reply::Reply;
 use rotogate_core::route::{Hosts, Route, authority};
@@ -117,12 +117,11 @@ impl Inner {
         Ok((renews_nonce || owed.is_some()).then(|| Box::new(UsedProof { renews_nonce, owed })))
     }
 
-    /// Marks a permitted request's proof as used in the shared store, if the store counts proofs.
+    /// Marks a permitted request's proof as used in the shared store.
     ///
     /// # Errors
     /// The proof was used at another gate, or the store cannot determine whether it was used.
-    pub(super) async fn count_proof(&self, permit: &mut Permit<Owing>) -> Result<(), Denial> {
-        let Some(name) = permit.take_owed_proof() else { return Ok(()) };
+    pub(super) async fn count_proof(&self, name: ProofName) -> Result<(), Denial> {
         let counted = self.running.dpop.use_in_store(name, &**self.engine.store()).await;
         self.running.faults.tell(&counted, || self.engine.clock().source().monotonic());
         match counted {

@@ -27,7 +27,7 @@ use tower::{Layer, Service};
 use super::body::GateBody;
 use super::browser::keep_cookie;
 use super::identity::Identity;
-use super::layer::{Judged, Receipt, ResponseFuture, Unpermitted};
+use super::layer::{Judged, Receipt, ResponseFuture, UNPAID, Unpermitted};
 use super::signed_out::Led;
 use super::{Gate, layer, respond, upgrade};
 use rotogate_core::claim::{ClaimPath, Role};
@@ -40,7 +40,7 @@ use rotogate_core::verify_cache::Verified;
 
 mod decide;
 
-use decide::{Considered, UNPAID};
+use decide::Considered;
 
 /// Admits a request if its caller meets all conditions. See [`Gate::require`].
 ///

@@ -130,7 +130,7 @@ impl<M> SocketConnection<M> {
 
     /// Decides without a wait.
     fn decide(layer: &GateLayer<M>, parts: &mut Parts, called: &EnclosedCall) -> Result<DecidedCall, Denial> {
-        Self::called(layer, layer.admit(parts, EndpointMatch::Skip), parts, called)
+        Self::called(layer, layer.admit_at_once(parts, EndpointMatch::Skip), parts, called)
     }
 
     fn called(
@@ -199,11 +199,20 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
     }
 
     async fn admit(&self, token: Option<&str>, called: &EnclosedCall) -> Result<SocketIdentity, Denial> {
-        let (mut parts, ruled) = (self.request(token)?, self.ruled());
+        let (mut parts, mut ruled) = (self.request(token)?, self.ruled());
+        let mut admission = ruled.as_ref().unwrap_or(&self.layer).admit(&mut parts, EndpointMatch::Skip);
+        if let Admission::Owes(check) = admission {
+            // A message waits for an introspection alone, and is then judged by the rules of that moment.
+            if let Denial::IntrospectionUnavailable(_) = check.debt.denial() {
+                check.debt.paid().await;
+            }
+            (parts, ruled) = (self.request(token)?, self.ruled());
+            admission = ruled.as_ref().unwrap_or(&self.layer).admit_at_once(&mut parts, EndpointMatch::Skip);
+        }
         let layer = ruled.as_ref().unwrap_or(&self.layer);
-        let admission = layer.admit_waiting(&mut parts, EndpointMatch::Skip).await;
         let (permit, limits) = Self::called(layer, admission, &parts, called)?;
-        let settled = layer.inner().settle((permit, None), Some(&limits), &mut parts).await;
+        // The connection to the upstream pays the exchange.
+        let settled = layer.inner().settle((permit.exchanged(), None), Some(&limits), &mut parts).await;
         settled.without_body().map(|permit| identity_of(&permit))
     }
 

@@ -184,11 +184,11 @@ impl Permit<Owing> {
     }
 
     /// Removes the caller, whose credential became invalid while the request waited. What the limits counted stays
-    /// counted.
+    /// counted, but the response does not say what is left.
     #[must_use]
     pub fn without_caller(self) -> Self {
-        let Permitted { route, by, quota, .. } = self.permitted;
-        let permitted = Permitted { route, caller: None, by, proof: None, after_session: false, quota };
+        let Permitted { route, by, .. } = self.permitted;
+        let permitted = Permitted { route, caller: None, by, proof: None, after_session: false, quota: None };
         Self { permitted, owed: self.owed.without(Due::Proof), ..self }
     }
 
@@ -200,10 +200,15 @@ impl Permit<Owing> {
         Self { permitted: Permitted { proof, ..self.permitted }, owed, ..self }
     }
 
-    /// Takes the DPoP proof that the request owes. It is then recorded, or the permission dropped.
+    /// Takes the DPoP proof that the request owes, and owes until [`Self::proof_recorded`].
     pub fn take_owed_proof(&mut self) -> Option<ProofName> {
-        self.owed = self.owed.without(Due::Proof);
         self.permitted.proof.as_mut()?.owed.take()
+    }
+
+    /// Records that the shared store has recorded the proof.
+    #[must_use]
+    pub fn proof_recorded(self) -> Self {
+        Self { owed: self.owed.without(Due::Proof), ..self }
     }
 
     /// Adds something to pay.

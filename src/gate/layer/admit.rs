@@ -101,6 +101,12 @@ impl<M> GateLayer<M> {
         self.admit_observed(parts, endpoints, None, &mut ())
     }
 
+    /// Like [`Self::admit`], for a request that must not wait: step 6 owes nothing.
+    #[cfg(feature = "kuzzle")]
+    pub(in crate::gate) fn admit_at_once(&self, parts: &mut Parts, endpoints: EndpointMatch) -> Admission {
+        self.admit_observed(parts, endpoints, Some(&Receipt::default()), &mut ())
+    }
+
     /// Like [`Self::admit`], with an observer, and with the session that an explanation read before. If the observer continues after a refusal, ignore the returned
     /// admission: the first refusal decides.
     pub(super) fn admit_observed<O: Observer>(
@@ -201,7 +207,9 @@ impl<M> GateLayer<M> {
         };
         let route = Arc::clone(route);
         match refused {
-            Unpermitted::Refused(denial) => Admission::Refused(denial, Some(route)),
+            Unpermitted::Refused(denial) => {
+                Admission::Refused(receipt.map_or(denial, |receipt| receipt.refusal(denial)), Some(route))
+            }
             Unpermitted::Owes(debt) => Admission::Owes(Box::new(OwedCheck { debt, route, path: path.map(Into::into) })),
         }
     }

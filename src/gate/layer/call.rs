@@ -15,14 +15,14 @@ use tower::Service;
 use super::GateLayer;
 use super::future::{EndpointOutcome, PassedRequest, ResponseFuture};
 use super::refuse::shed;
-use super::settle::Judged;
+use super::settle::{Judged, UNPAID};
 use crate::gate::Inner;
 use crate::gate::body_pieces::BodyPieces;
 use crate::gate::forward_buffered::ForwardBuffered;
 use crate::gate::verdict::Verdict;
 use rotogate_core::denial::{CallFlaw, Denial};
 use rotogate_core::overload::{Holder, PoolPermit, Refusal};
-use rotogate_core::policy::{Owing, Permit, Settled};
+use rotogate_core::policy::{Due, Owing, Permit, Settled};
 use rotogate_core::reason::Reason;
 use rotogate_core::reply;
 
@@ -110,7 +110,8 @@ impl Judged {
         match self {
             Self::Pass(permit, _) => Ok(permit),
             Self::Refuse(denial) => Err(denial),
-            Self::Owe(_) => Err(Denial::BadCall(CallFlaw::NoBody)),
+            Self::Owe((permit, _)) if permit.owes(Due::Body) => Err(Denial::BadCall(CallFlaw::NoBody)),
+            Self::Owe(_) => Err(UNPAID),
         }
     }
 }

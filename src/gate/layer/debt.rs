@@ -24,7 +24,7 @@ pub(in crate::gate) enum Unpermitted {
 
 /// A request whose steps 1 to 4 are done. It goes on with step 5 when the debt is paid.
 pub(in crate::gate) struct OwedCheck {
-    pub(super) debt: Box<Debt>,
+    pub(in crate::gate) debt: Box<Debt>,
     pub(super) route: Arc<Route>,
     /// The canonical path, if the route has conditions on it.
     pub(super) path: Option<String>,
@@ -47,7 +47,8 @@ enum Wait {
     Key(Arc<Inner>, Arc<str>, Option<IpAddr>),
 }
 
-/// What a paid debt brought. The same check gets it, and cannot owe again.
+/// What a paid debt brought. The same check gets it, and cannot owe again. The default is for a request that must not wait.
+#[derive(Default)]
 pub(in crate::gate) struct Receipt {
     /// Whether the issuer responded after the request had arrived. If the key is still unknown after this response, the
     /// issuer does not have it.
@@ -184,7 +185,8 @@ impl Receipt {
         self.session.as_ref()
     }
 
-    /// The refusal of a check that could not decide with this receipt.
+    /// The refusal of a request whose check could not decide with this receipt. A route that ignores invalid tokens must
+    /// not see it, because an issuer without the key may be one that does not publish it yet.
     pub(in crate::gate) fn refusal(&self, denial: Denial) -> Denial {
         match denial {
             Denial::KeysUnavailable(_) if self.is_final => Denial::UnknownKey,

@@ -48,7 +48,13 @@ impl<M> GateLayer<M> {
             value.set_sensitive(true);
             parts.headers.insert(AUTHORIZATION, value);
         }
-        let admitted = self.admit_waiting(&mut parts, EndpointMatch::Skip).await.permit();
+        let admitted = match self.admit_waiting(&mut parts, EndpointMatch::Skip).await.permit() {
+            Ok(permit) => {
+                let route = Arc::clone(permit.route());
+                self.gate.0.proved(permit).await.map_err(|denial| (denial, Some(route)))
+            }
+            Err(refused) => Err(refused),
+        };
         let permitted = admitted.and_then(|permit| permit_call(&self.gate.0, &parts, permit, &called));
         let (permit, limits) = match permitted {
             Ok(permitted) => permitted,

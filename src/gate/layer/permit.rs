@@ -250,9 +250,8 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
     #[cold]
     fn owed(&self, denial: Denial, debt: impl FnOnce() -> Option<Box<Debt>>) -> Unpermitted {
         match self.receipt {
-            Some(receipt) => receipt.refusal(denial).into(),
-            None if !O::HAS_EFFECTS => denial.into(),
-            None => debt().map_or(Unpermitted::Refused(denial), Unpermitted::Owes),
+            None if O::HAS_EFFECTS => debt().map_or(Unpermitted::Refused(denial), Unpermitted::Owes),
+            None | Some(_) => denial.into(),
         }
     }
 

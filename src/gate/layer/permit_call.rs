@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::request::Parts;
 
+use super::debt::Receipt;
 use super::permit::RoutedRequest;
 use crate::dialect::EnclosedCall;
 use crate::gate::Inner;
@@ -91,7 +92,9 @@ fn judge_also(
             let mut observer = ();
             let request = RoutedRequest::new(gate, parts, rule, permitted.by(), &mut observer);
             // A call does not wait for this: its client tries again.
-            request.on_path(path).with_places_of(places_of).caller().map_err(|unpermitted| unpermitted.denial())
+            let receipt = Receipt::default();
+            let request = request.on_path(path).with_places_of(places_of);
+            request.with_receipt(Some(&receipt)).caller().map_err(|unpermitted| unpermitted.denial())
         }
     };
     match (caller, rule.policy.auth, rule.policy.ignores_bad_credential) {

@@ -4,6 +4,7 @@
 //! that passed are not repeated.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::request::Parts;
 
@@ -17,6 +18,9 @@ use rotogate_core::limit::callers::Unmet;
 use rotogate_core::policy::{Due, Owing, Permit, Settled, Undecided};
 use rotogate_core::route::{Auth, RoutePolicy};
 use rotogate_core::verify_cache::Verified;
+
+/// The refusal of a request that owes what nobody pays where it is asked for.
+pub(in crate::gate) const UNPAID: Denial = Denial::ProofsUnavailable(Duration::from_secs(1));
 
 /// A permit, and the caller of a request whose audience a `require()` decides. Such a permit has no caller.
 pub(in crate::gate) type Judging = (Permit<Owing>, Option<Box<Undecided>>);
@@ -48,14 +52,11 @@ impl Inner {
     }
 
     fn pay_now(self: &Arc<Self>, (mut permit, undecided): Judging, parts: &mut Parts) -> Judged {
-        if permit.owes(Due::Proof) || permit.owes(Due::Body) {
+        let must_wait = permit.owes(Due::Proof)
+            || permit.owes(Due::Body)
+            || (permit.owes(Due::Exchange) && self.owes_exchange(&permit));
+        if must_wait {
             return Judged::Owe((permit, undecided));
-        }
-        if permit.owes(Due::Exchange) {
-            if self.owes_exchange(&permit) {
-                return Judged::Owe((permit, undecided));
-            }
-            permit = permit.exchanged();
         }
         if permit.owes(Due::Count) {
             let caller = caller_of(&permit, undecided.as_deref());
@@ -71,29 +72,58 @@ impl Inner {
                 }
             }
         }
-        match permit.settled() {
+        // Only now, because the token might have expired while the count waited.
+        match permit.exchanged().settled() {
             Ok(settled) => Judged::Pass(settled, undecided),
             Err(permit) => Judged::Owe((permit, undecided)),
         }
     }
 
-    /// Pays everything, in order. Stops before the body, which only the layer can read. `rules` are the limits that count
-    /// the request besides those of its route; by default those of its MCP call.
+    /// Pays the proof of a request whose call is judged afterwards. A route that ignores invalid tokens goes on without
+    /// a caller.
+    ///
+    /// # Errors
+    /// The reason for the refusal.
+    pub(in crate::gate) async fn proved(&self, permit: Permit<Owing>) -> Result<Permit<Owing>, Denial> {
+        self.paid_proof((permit, None), true).await.map(|(permit, _)| permit)
+    }
+
+    async fn paid_proof(&self, (mut permit, undecided): Judging, is_lenient: bool) -> Result<Judging, Denial> {
+        let Some(name) = permit.take_owed_proof() else { return Ok((permit, undecided)) };
+        match self.count_proof(name).await {
+            Ok(()) => self.judged_again((permit.proof_recorded(), undecided), Ok(()), is_lenient),
+            Err(denial) => self.judged_again((permit, undecided), Err(denial), is_lenient),
+        }
+    }
+
+    /// Pays everything, in order. Stops before the body, which only the layer can read. For a call in an envelope,
+    /// `rules` are the limits of its own rules. These were judged with the caller, so the request is refused if the
+    /// caller becomes invalid, even on a route that ignores invalid tokens.
     pub(in crate::gate) async fn settle(
         self: &Arc<Self>,
-        (mut permit, mut undecided): Judging,
+        judging: Judging,
         rules: Option<&CallLimits>,
         parts: &mut Parts,
     ) -> Judged {
-        if permit.owes(Due::Proof) {
-            let paid = self.count_proof(&mut permit).await;
-            (permit, undecided) = match self.judged_again((permit, undecided), paid) {
-                Ok(judging) => judging,
-                Err(denial) => return Judged::Refuse(denial),
-            };
+        match self.paid(judging, rules, parts).await {
+            Ok((permit, undecided)) => match permit.settled() {
+                Ok(settled) => Judged::Pass(settled, undecided),
+                Err(permit) => Judged::Owe((permit, undecided)),
+            },
+            Err(denial) => Judged::Refuse(denial),
         }
+    }
+
+    async fn paid(
+        self: &Arc<Self>,
+        judging: Judging,
+        rules: Option<&CallLimits>,
+        parts: &mut Parts,
+    ) -> Result<Judging, Denial> {
+        let is_lenient = rules.is_none();
+        let (mut permit, mut undecided) = self.paid_proof(judging, is_lenient).await?;
         if permit.owes(Due::Body) {
-            return Judged::Owe((permit, undecided));
+            return Ok((permit, undecided));
         }
         if permit.owes(Due::Count) {
             let caller = caller_of(&permit, undecided.as_deref());
@@ -103,25 +133,16 @@ impl Inner {
                 Ok(quota) => permit = permit.counted(quota),
                 Err(denial) => {
                     Self::note_exceeded(parts, caller);
-                    return Judged::Refuse(denial);
+                    return Err(denial);
                 }
             }
         }
-        (permit, undecided) = match self.judged_again((permit, undecided), Ok(())) {
-            Ok(judging) => judging,
-            Err(denial) => return Judged::Refuse(denial),
-        };
+        (permit, undecided) = self.judged_again((permit, undecided), Ok(()), is_lenient)?;
         if permit.owes(Due::Exchange) {
-            let paid = self.exchanged(&permit, &mut parts.extensions).await;
-            (permit, undecided) = match paid.and_then(|()| self.judged_again((permit.exchanged(), undecided), Ok(()))) {
-                Ok(judging) => judging,
-                Err(denial) => return Judged::Refuse(denial),
-            };
+            self.exchanged(&permit, &mut parts.extensions).await?;
+            (permit, undecided) = self.judged_again((permit.exchanged(), undecided), Ok(()), is_lenient)?;
         }
-        match permit.settled() {
-            Ok(settled) => Judged::Pass(settled, undecided),
-            Err(permit) => Judged::Owe((permit, undecided)),
-        }
+        Ok((permit, undecided))
     }
 
     /// Checks the caller after a wait whose end was `paid`.
@@ -129,14 +150,19 @@ impl Inner {
     /// # Errors
     /// The reason for the refusal. A route that ignores invalid tokens, and has no call rules, goes on without a caller.
     // Requirements S28 and D15.
-    fn judged_again(&self, (permit, undecided): Judging, paid: Result<(), Denial>) -> Result<Judging, Denial> {
+    fn judged_again(
+        &self,
+        (permit, undecided): Judging,
+        paid: Result<(), Denial>,
+        is_lenient: bool,
+    ) -> Result<Judging, Denial> {
         let judged = paid.and_then(|()| match caller_of(&permit, undecided.as_deref()) {
             Some(caller) => self.checker.check_known(Arc::clone(caller), &mut ()).map(drop),
             None => Ok(()),
         });
         let Err(denial) = judged else { return Ok((permit, undecided)) };
         let policy = &permit.route().policy;
-        if takes_bad_for_none(policy) && self.mcp(policy).is_none() {
+        if is_lenient && takes_bad_for_none(policy) && self.mcp(policy).is_none() {
             return NotGood::from_denial(denial).map(|_| (permit.without_caller(), None));
         }
         Err(denial)
@@ -193,7 +219,8 @@ impl<M> GateLayer<M> {
         match Box::pin(self.gate.0.settle((permit, undecided), None, parts)).await {
             Judged::Pass(permit, undecided) => Settlement::passed(permit, undecided),
             Judged::Refuse(denial) => Settlement::Refused(denial, Some(route)),
-            Judged::Owe((permit, _)) => Settlement::Body(permit),
+            Judged::Owe((permit, _)) if permit.owes(Due::Body) => Settlement::Body(permit),
+            Judged::Owe(_) => Settlement::Refused(UNPAID, Some(route)),
         }
     }
 

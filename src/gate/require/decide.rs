@@ -1,16 +1,11 @@
 //! How a `require()` decides on a request that may have to wait.
 
-use std::time::Duration;
-
 use http::request::Parts;
 
 use super::RequireLayer;
-use crate::gate::layer::{Debt, Judged, Unpermitted};
+use crate::gate::layer::{Debt, Judged, UNPAID, Unpermitted};
 use rotogate_core::denial::Denial;
 use rotogate_core::policy::{Owing, Permit};
-
-/// The routes of a `require()` owe nothing that only the layer can pay.
-pub(super) const UNPAID: Denial = Denial::ProofsUnavailable(Duration::from_secs(1));
 
 pub(super) struct Considered {
     pub(super) permit: Permit<Owing>,
@@ -47,7 +42,8 @@ impl RequireLayer {
             Ok(considered) => considered,
             Err(debt) => {
                 let receipt = debt.paid().await;
-                let considered = self.consider(parts, Some(&receipt)).map_err(|refused| refused.denial())?;
+                let considered = self.consider(parts, Some(&receipt));
+                let considered = considered.map_err(|refused| receipt.refusal(refused.denial()))?;
                 let Some(considered) = considered else { return Ok(()) };
                 considered
             }

@@ -80,7 +80,7 @@ impl Hasher for Prehashed {
 }
 
 /// The name of a proof, which is the same at all gates.
-pub(crate) type ProofName = [u8; 16];
+pub type ProofName = [u8; 16];
 
 /// The name of a proof in a memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
