@@ -388,7 +388,7 @@ async fn p70_p71_the_overview_of_a_gate_whose_requests_fail_says_so_and_leads_to
     for part in [
         "of the requests of the last minute failed (5xx)",
         "upstream dead: no address is up",
-        "Response time of dead",
+        "Failures of dead per second",
         "<dt>Memory</dt>",
         "lines written, 0 dropped",
         "or correct <code>urls</code> of this upstream",
@@ -499,6 +499,10 @@ async fn p56_events_have_links_and_pages() {
         assert!(second.contains(&format!("<a href=\"{link}\"")), "{link}: {second}");
     }
     assert!(!first.lines().any(|line| second.contains(line) && line.starts_with("<tr id")), "each line once");
+    // A title in words, and the fields of the line behind it.
+    for part in [">session began</span>", "<summary>session.start</summary>", "<dt>event.code</dt><dd>RG1001I</dd>"] {
+        assert!(second.contains(part), "{part}: {second}");
+    }
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use rotogate_core::counters::FINE_SECONDS;
 use rotogate_core::engine::Event;
 use rotogate_core::store::Filter;
 use rotogate_kit::durations::BUCKET_SECONDS;
+use rotogate_proxy::{AttemptResult, Counted};
 
 use crate::log;
 use crate::server::build::files;
@@ -43,8 +44,8 @@ pub(super) struct Totals {
     pub(super) refused: u64,
     /// The gate's own processing time, as counts in the buckets of [`FINE_SECONDS`].
     pub(super) own: [u64; FINE_SECONDS.len()],
-    /// Each upstream's durations, as counts in the buckets of [`BUCKET_SECONDS`].
-    pub(super) upstreams: Vec<(Arc<str>, [u64; BUCKET_SECONDS.len()])>,
+    /// Each upstream's durations, as counts in the buckets of [`BUCKET_SECONDS`], and its failed attempts.
+    pub(super) upstreams: Vec<(Arc<str>, [u64; BUCKET_SECONDS.len()], u64)>,
     /// The list is bounded, because the set of outcomes is fixed.
     pub(super) refusals: Vec<(&'static str, u64)>,
     pub(super) sessions: [u64; SESSION_EVENTS.len()],
@@ -65,7 +66,8 @@ impl Totals {
             }
         }
         let upstreams = sources.serving.load().proxy.report().into_iter().take(MAX_UPSTREAMS);
-        now.upstreams = upstreams.map(|it| (it.name.into(), it.counted.durations.buckets)).collect();
+        now.upstreams =
+            upstreams.map(|it| (it.name.into(), it.counted.durations.buckets, failures(&it.counted))).collect();
         now.sessions = SESSION_EVENTS.map(|(event, _)| sources.gate.session_counts().get(event));
         now.lost_lines = log::counts().iter().map(|(_, [_, dropped, errors])| dropped + errors).sum();
         now
@@ -80,9 +82,12 @@ impl Totals {
         subtract(&mut self.lost_lines, before.lost_lines);
         self.own.iter_mut().zip(before.own).for_each(|(now, before)| subtract(now, before));
         self.sessions.iter_mut().zip(before.sessions).for_each(|(now, before)| subtract(now, before));
-        for (name, now) in &mut self.upstreams {
-            let known = before.upstreams.iter().find(|(known, _)| known == name);
-            known.into_iter().for_each(|(_, old)| now.iter_mut().zip(*old).for_each(|(now, old)| subtract(now, old)));
+        for (name, now, failed) in &mut self.upstreams {
+            let Some((_, old, old_failed)) = before.upstreams.iter().find(|(known, ..)| known == name) else {
+                continue;
+            };
+            now.iter_mut().zip(*old).for_each(|(now, old)| subtract(now, old));
+            subtract(failed, *old_failed);
         }
         for (word, now) in &mut self.refusals {
             let known = before.refusals.iter().find(|(known, _)| known == word);
@@ -101,6 +106,17 @@ impl Totals {
         self.sessions.iter_mut().zip(other.sessions).for_each(|(sum, number)| *sum += number);
         other.refusals.iter().for_each(|(word, number)| add(&mut self.refusals, word, *number));
     }
+}
+
+/// The attempts at an upstream that got no response, except those that a client ended.
+fn failures(counted: &Counted) -> u64 {
+    let is_failure = |result: AttemptResult| !matches!(result, AttemptResult::Ok | AttemptResult::ClientGone);
+    AttemptResult::ALL
+        .into_iter()
+        .zip(counted.results)
+        .filter(|(result, _)| is_failure(*result))
+        .map(|(_, it)| it)
+        .sum()
 }
 
 fn add(counts: &mut Vec<(&'static str, u64)>, word: &'static str, number: u64) {
@@ -232,7 +248,7 @@ mod tests {
             history.take(Totals {
                 requests: second * 7,
                 failed: second * 2,
-                upstreams: vec![("app".into(), buckets)],
+                upstreams: vec![("app".into(), buckets, second)],
                 refusals: vec![("no_route", second * second), ("bad_path", 3)],
                 ..Totals::default()
             });
@@ -243,6 +259,7 @@ mod tests {
         let newest = 2 * (SAMPLES as u64 + 9) - 1;
         assert_eq!(samples[0].refusals, [("no_route", newest)], "refusals that did not recur are left out");
         assert_eq!(samples[SAMPLES + 9 - 150].upstreams[0].1, [0; BUCKET_SECONDS.len()], "not below zero");
+        assert_eq!(samples[0].upstreams[0].2, 1, "failures");
         assert_eq!(history.minute().requests, 7 * MINUTE as u64);
     }
 

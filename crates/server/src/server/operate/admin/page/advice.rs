@@ -1,6 +1,7 @@
 //! What is wrong with the gate, and what an operator can do about it.
 
-use super::overview::{explained, of_outcome};
+use super::documents::outcome;
+use super::overview::of_outcome;
 use crate::server::operate::admin::AdminState;
 use crate::server::operate::admin::history::Totals;
 use crate::server::operate::admin::state::{Cause, GateProblem, GateState, Grade};
@@ -76,13 +77,13 @@ fn of_problem(problem: &GateProblem, quarter: &Totals, upstreams: &[UpstreamInfo
 /// Describes the outcome that most of the failed requests, or of the refused requests, had.
 fn most_frequent(quarter: &Totals, has_failed: bool) -> (String, Option<(String, String)>) {
     let is_of_kind = |(word, _): &&(&str, u64)| {
-        let is_of_server = explained(word).is_some_and(|(status, ..)| status.starts_with('5'));
+        let is_of_server = outcome(word).is_some_and(|(status, ..)| status.starts_with('5'));
         (is_of_server || *word == "passed") == has_failed
     };
     let Some((word, _)) = quarter.refusals.iter().filter(is_of_kind).max_by_key(|(_, number)| *number) else {
         return (String::new(), None);
     };
-    let (_, meaning, _) = explained(word).unwrap_or_default();
+    let (_, meaning, _) = outcome(word).unwrap_or_default();
     let what = match *word {
         "passed" => "Most of these responses are the upstream's own. Its log says why.".to_owned(),
         _ => format!("The most frequent outcome is `{word}`: {meaning}."),

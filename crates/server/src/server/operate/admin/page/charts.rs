@@ -114,7 +114,7 @@ impl Chart {
         let none = match values.iter().flatten().all(Option::is_none) {
             false => None,
             true if samples.is_empty() => Some("No data yet"),
-            true => Some("No requests in this time"),
+            true => Some("No requests in the last 15 minutes"),
         };
         let span = in_words(steps as u64 * SAMPLE_EVERY.as_secs());
         Self { id, title, ticks, series: series.collect(), span, width, none, data: data.to_string() }
@@ -331,7 +331,7 @@ mod tests {
         }
         assert_eq!(chart(0, &requests).none, Some("No data yet"));
         assert_eq!(chart(1, &requests).none, None);
-        assert_eq!(chart(9, &never).none, Some("No requests in this time"));
+        assert_eq!(chart(9, &never).none, Some("No requests in the last 15 minutes"));
     }
 
     #[test]

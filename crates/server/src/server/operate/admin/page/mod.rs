@@ -36,6 +36,7 @@ mod api_keys;
 mod charts;
 mod config;
 mod confirmation;
+mod documents;
 mod frame;
 mod keys;
 mod overview;

@@ -1,10 +1,12 @@
 //! The overview of the gate's health.
 
+use rotogate_core::clock::Timestamp;
 use rotogate_core::counters::FINE_SECONDS;
 use rotogate_kit::durations::BUCKET_SECONDS;
 
 use super::advice::{Advice, advice};
 use super::charts::{Chart, MINUTE, Read, Trend, Unit, latency, rate};
+use super::documents::outcome;
 use super::view::link;
 use crate::log;
 use crate::server::build::files;
@@ -17,7 +19,6 @@ use crate::server::operate::admin::status::{self, Status};
 use crate::server::operate::admin::traffic::{self, UpstreamInfo};
 use crate::server::operate::metrics::process;
 
-const OUTCOMES: &str = include_str!("../../../../../outcomes.md");
 const TOP: usize = 10;
 
 /// A figure of the last minute or the last 15 minutes, with its trend.
@@ -93,7 +94,6 @@ impl Overview {
 fn tiles(state: &AdminState, samples: &[Totals], quarter: &Totals) -> Vec<Tile> {
     let minute = state.history.minute();
     let last_minute = &samples[..samples.len().min(MINUTE)];
-    let seconds = last_minute.len().max(1) as f64 * SAMPLE_EVERY.as_secs_f64();
     let requests = minute.requests;
     let own = |share| latency(|it: &Totals| Some(it.own), &FINE_SECONDS, share);
     let (half, most) = (own(0.5)(last_minute), own(0.99)(last_minute));
@@ -106,7 +106,7 @@ fn tiles(state: &AdminState, samples: &[Totals], quarter: &Totals) -> Vec<Tile> 
     vec![
         plain(
             "Requests",
-            (format!("{:.1}", requests as f64 / seconds), "/s"),
+            (format!("{:.1}", requests as f64 / seconds_of(last_minute)), "/s"),
             format!("{requests} in 1 min"),
             Trend::new(samples, 1.0, &rate(|it| it.requests)),
         ),
@@ -178,14 +178,32 @@ fn charts(samples: &[Totals]) -> Vec<Chart> {
         Chart::new(named("requests", "Requests per second".to_owned()), Unit::PerSecond, (samples, now), &lines),
         Chart::new(named("own", "Time added by the gate".to_owned()), Unit::Milliseconds, (samples, now), &own),
     ];
-    for (number, (name, _)) in samples.first().map_or(&[][..], |newest| &newest.upstreams).iter().enumerate() {
-        let read = |it: &Totals| it.upstreams.iter().find(|(known, _)| known == name).map(|(_, buckets)| *buckets);
-        let [half, most] = [0.5, 0.99].map(|share| latency(read, &BUCKET_SECONDS, share));
-        let lines: [(_, _, Read<'_>); 2] = [("median", "first", &half), ("p99", "second", &most)];
-        let named = named(&format!("upstream-{number}"), format!("Response time of {name}"));
-        charts.push(Chart::new(named, Unit::Milliseconds, (samples, now), &lines));
-    }
+    let upstreams = samples.first().map_or(&[][..], |newest| &newest.upstreams);
+    charts.extend(upstreams.iter().enumerate().map(|(number, (name, ..))| {
+        let id = format!("chart-upstream-{number}");
+        chart_of_upstream(id, name, (samples, now))
+    }));
     charts
+}
+
+/// The response times of an upstream, or its failures if it does not respond.
+fn chart_of_upstream(id: String, name: &str, (samples, now): (&[Totals], Timestamp)) -> Chart {
+    let find = |it: &Totals| it.upstreams.iter().find(|(known, ..)| &**known == name).cloned();
+    let times = |it: &Totals| find(it).map(|(_, buckets, _)| buckets);
+    let failures = |samples: &[Totals]| samples.iter().filter_map(find).map(|(.., failed)| failed).sum::<u64>();
+    let [half, most] = [0.5, 0.99].map(|share| latency(times, &BUCKET_SECONDS, share));
+    let last_minute = &samples[..samples.len().min(MINUTE)];
+    if half(last_minute).is_none() && failures(last_minute) > 0 {
+        let failed = |samples: &[Totals]| Some(failures(samples) as f64 / seconds_of(samples));
+        let lines: [(_, _, Read<'_>); 1] = [("failures", "third", &failed)];
+        return Chart::new((id, format!("Failures of {name} per second")), Unit::PerSecond, (samples, now), &lines);
+    }
+    let lines: [(_, _, Read<'_>); 2] = [("median", "first", &half), ("p99", "second", &most)];
+    Chart::new((id, format!("Response time of {name}")), Unit::Milliseconds, (samples, now), &lines)
+}
+
+fn seconds_of(samples: &[Totals]) -> f64 {
+    samples.len().max(1) as f64 * SAMPLE_EVERY.as_secs_f64()
 }
 
 fn logs(state: &AdminState) -> Vec<LogInfo> {
@@ -232,29 +250,10 @@ fn grouped(number: usize) -> String {
 fn top(mut refusals: Vec<(&'static str, u64)>) -> Vec<TopRefusal> {
     refusals.sort_by_key(|(_, number)| std::cmp::Reverse(*number));
     let told = |(word, number)| {
-        let (status, meaning, _) = explained(word).unwrap_or_default();
+        let (status, meaning, _) = outcome(word).unwrap_or_default();
         TopRefusal { word, number, status, meaning }
     };
     refusals.into_iter().take(TOP).map(told).collect()
-}
-
-pub(super) fn explained(word: &str) -> Option<(&'static str, String, String)> {
-    let row = OUTCOMES.lines().find_map(|line| line.strip_prefix(&format!("| `{word}` | ")))?;
-    let mut cells = row.trim_end_matches('|').splitn(3, " | ").map(str::trim);
-    Some((cells.next()?, unlinked(cells.next()?), unlinked(cells.next()?)))
-}
-
-fn unlinked(text: &str) -> String {
-    let mut plain = String::new();
-    let mut rest = text;
-    while let Some((before, (label, after))) =
-        rest.split_once('[').and_then(|(before, after)| Some((before, after.split_once("](")?)))
-    {
-        plain.extend([before, label]);
-        rest = after.split_once(')').map_or("", |(_, after)| after);
-    }
-    plain.push_str(rest);
-    plain.replace('`', "")
 }
 
 pub(super) fn of_outcome(word: &str) -> String {
@@ -268,17 +267,5 @@ mod tests {
     #[test]
     fn a_count_is_told_in_the_number_of_its_noun() {
         assert_eq!([0, 1, 2].map(|number| counted(number, "login")), ["0 logins", "1 login", "2 logins"]);
-    }
-
-    #[test]
-    fn p70_each_outcome_is_explained_in_plain_text() {
-        let (status, meaning, remedy) = explained("insufficient_authentication").unwrap();
-        let expected = ("401", "the route requires a step-up", "log in again; the new token needs acr and auth_time");
-        assert_eq!((status, &*meaning, &*remedy), expected);
-        assert!(explained("no_such_word").is_none());
-        let (table, _) = OUTCOMES.split_once("| limit | counts |").unwrap();
-        let rows = table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
-        let all: Vec<_> = rows.map(|(word, _)| explained(word)).collect();
-        assert!(all.len() > 100 && all.iter().all(Option::is_some), "{}", all.len());
     }
 }

@@ -11,8 +11,9 @@ use http::request::Parts;
 use http_body_util::{BodyExt, BodyStream, StreamBody};
 use serde_json::Value;
 
+use super::documents;
 use super::frame::Frame;
-use super::overview::{self, Overview};
+use super::overview::Overview;
 use super::sessions::{revocation, sessions_in_words};
 use super::sign_ins::SignedIn;
 use super::view::{self, AuditLine, FormFields, ReloadPart, link};
@@ -49,7 +50,7 @@ impl Request<'_> {
             }
             ["outcome"] => {
                 let word = self.parameters().get("word").unwrap_or_default().to_owned();
-                let (status, meaning, remedy) = overview::explained(&word).ok_or_else(nothing)?;
+                let (status, meaning, remedy) = documents::outcome(&word).ok_or_else(nothing)?;
                 let quarter = history::sum(state.history.samples().iter());
                 let number = quarter.refusals.iter().find(|(known, _)| *known == word).map_or(0, |(_, number)| *number);
                 let frame = self.frame("/ui/").await;

@@ -7,8 +7,9 @@ use serde_json::Value;
 
 use super::charts::Unit;
 use super::config::ListedSettings;
+use super::documents::{outcome, title};
 use super::frame::Frame;
-use super::overview::{Overview, explained};
+use super::overview::Overview;
 use super::search::Search;
 use crate::server::build::issuers::IssuerReport;
 use crate::server::operate::admin::api_keys::{ApiKeyInfo, NewKeyAnswer};
@@ -145,7 +146,7 @@ pub(super) fn decision_of(report: &ExplainReport) -> String {
 
 /// The meaning of the report's outcome, unless the outcome only repeats the decision.
 pub(super) fn meaning_of(report: &ExplainReport) -> Option<String> {
-    let (_, meaning, _) = explained(&report.outcome).filter(|_| report.outcome != report.decision)?;
+    let (_, meaning, _) = outcome(&report.outcome).filter(|_| report.outcome != report.decision)?;
     Some(meaning)
 }
 
@@ -250,6 +251,10 @@ pub(super) struct LineView {
 pub(super) struct AuditLine {
     pub(super) id: String,
     pub(super) at: String,
+    /// What happened, in words.
+    pub(super) title: String,
+    /// The reason or the kind, if the line has one.
+    pub(super) note: String,
     pub(super) action: String,
     pub(super) outcome: String,
     pub(super) actor: String,
@@ -257,26 +262,22 @@ pub(super) struct AuditLine {
     pub(super) session: String,
     pub(super) name: String,
     pub(super) subject: String,
-    pub(super) rest: String,
+    /// The other fields of the line.
+    pub(super) rest: Vec<(String, String)>,
 }
 
 /// A longer id is shortened.
 const LONGEST_ID: usize = 16;
 
-const NOT_REST: [&str; 19] = [
+/// Fields that say more about what happened, in a few words.
+const NOTES: [&str; 8] = ["kind", "because", "reason", "why", "limit", "changed", "how", "verdict"];
+
+const NOT_REST: [&str; 11] = [
     "timestamp",
     "event.action",
-    "event.outcome",
-    "event.id",
-    "event.code",
     "event.dataset",
     "rotogate.actor",
-    "rotogate.actor.role",
-    "rotogate.actor.via",
-    "rotogate.audit.boot",
-    "rotogate.audit.seq",
     "client.address",
-    "http.request.id",
     "level",
     "target",
     "message",
@@ -294,17 +295,20 @@ impl AuditLine {
         let rest = line.as_object().into_iter().flatten().filter(|(name, _)| !NOT_REST.contains(&name.as_str()));
         let subject = about("user.id", "subject");
         let name = Some(text("user.name")).filter(|name| !name.is_empty()).or_else(|| name_of(&subject));
+        let action = text("event.action");
         Self {
             id: text("event.id"),
             at: text("timestamp"),
-            action: text("event.action"),
+            title: title(&text("event.code")).unwrap_or_else(|| action.clone()),
+            note: NOTES.map(text).into_iter().filter(|note| !note.is_empty()).collect::<Vec<_>>().join(", "),
+            action,
             outcome: text("event.outcome"),
             actor: text("rotogate.actor"),
             from: text("client.address"),
             session: about("session.id", "session"),
             name: name.unwrap_or_default(),
             subject,
-            rest: rest.map(|(name, value)| format!("{name}={}", plain(value))).collect::<Vec<_>>().join(" "),
+            rest: rest.map(|(name, value)| (name.clone(), plain(value))).collect(),
         }
     }
 
