@@ -15,7 +15,7 @@ use crate::server::serve::route_label::{ENDPOINT, NO_ROUTE};
 use rotogate_config::AdminRole;
 
 const VIEW: &str = "/ui/refused";
-const PAGE_REQUESTS: &str = "50";
+const PAGE_REQUESTS: &str = "200";
 const FILTERS: [&str; 4] = ["request_id", "outcome", "route", "caller"];
 
 #[derive(Template)]
@@ -24,13 +24,39 @@ struct RefusedView {
     frame: Frame,
     asked: FormFields,
     is_filtered: bool,
-    page: RefusedPage,
+    /// The number of requests in memory, and of those that match.
+    kept: usize,
+    matched: usize,
+    alike: Vec<Alike>,
     /// The outcomes and routes that the form suggests.
     outcomes: BTreeSet<&'static str>,
     routes: BTreeSet<String>,
     /// Whether the operator may see the addresses of clients.
     has_addresses: bool,
     older: Option<String>,
+}
+
+/// Neighbours in the list that differ only in their time and id, the newest first.
+struct Alike {
+    newest: RefusedInfo,
+    others: Vec<RefusedInfo>,
+}
+
+impl Alike {
+    fn all(requests: Vec<RefusedInfo>) -> Vec<Self> {
+        let mut all: Vec<Self> = Vec::new();
+        for request in requests {
+            match all.last_mut() {
+                Some(last) if last.newest.is_like(&request) => last.others.push(request),
+                Some(_) | None => all.push(Self { newest: request, others: Vec::new() }),
+            }
+        }
+        all
+    }
+
+    fn number(&self) -> usize {
+        self.others.len() + 1
+    }
 }
 
 impl Request<'_> {
@@ -44,16 +70,18 @@ impl Request<'_> {
             before: asked.some("before"),
             limit: Some(PAGE_REQUESTS.to_owned()),
         };
-        let page = refused::list(self.state, role, query)?;
+        let RefusedPage { refused, kept, matched, next } = refused::list(self.state, role, query)?;
         let own = FILTERS.map(|name| (name, asked.text(name)));
-        let older = page.next.as_deref().map(|next| link(VIEW, &[&own[..], &[("before", next)]].concat()));
+        let older = next.as_deref().map(|next| link(VIEW, &[&own[..], &[("before", next)]].concat()));
         let is_filtered = own.iter().any(|(_, text)| !text.is_empty());
         let (outcomes, routes) = refused::choices();
         html(&RefusedView {
             frame: self.frame(VIEW).await,
             asked,
             is_filtered,
-            page,
+            kept,
+            matched,
+            alike: Alike::all(refused),
             outcomes,
             routes,
             has_addresses: role > AdminRole::Viewer,
@@ -63,6 +91,13 @@ impl Request<'_> {
 }
 
 impl RefusedInfo {
+    fn is_like(&self, other: &Self) -> bool {
+        let what = |it: &Self| (it.method.clone(), it.host.clone(), it.path.clone(), it.parameters.clone());
+        let why = |it: &Self| (it.outcome, it.detail, it.status, it.route.clone());
+        let who = |it: &Self| (it.subject.clone(), it.client.clone(), it.address.clone());
+        what(self) == what(other) && why(self) == why(other) && who(self) == who(other)
+    }
+
     /// Returns whether the method and the path are known as a whole, so that *Explain* can have them.
     fn is_explicable(&self) -> bool {
         self.path.starts_with('/') && !self.path.contains(HIDDEN) && !self.method.contains(HIDDEN)
