@@ -42,15 +42,16 @@ const API_KEYS: &str = "M5.5 14a3.5 3.5 0 1 0 0-7 3.5 3.5 0 0 0 0 7M8 8l6-6M11 5
 const KEYS: &str = "M8 1.5l5.5 2v4c0 3.3-2.3 5.6-5.5 7-3.2-1.4-5.5-3.7-5.5-7v-4zM5.7 7.8l1.7 1.7 3-3.2";
 const CONFIG: &str = "M1.5 4.5h7M12.5 4.5h2M1.5 11.5h2M7.5 11.5h7M10.5 2.5v4M5.5 9.5v4";
 
+/// What happens, who has access, and how the gate is set up. page.css has a gap before each group.
 const VIEWS: &[ViewEntry] = &[
     entry("/ui/", "Overview", AdminRole::Viewer, OVERVIEW),
     entry("/ui/refused", "Refused", AdminRole::Viewer, REFUSED),
-    entry("/ui/sessions", "Sessions", AdminRole::Viewer, SESSIONS),
-    entry("/ui/users", "Users", AdminRole::Viewer, USERS),
     entry("/ui/explain", "Explain", AdminRole::Operator, EXPLAIN),
     entry("/ui/events", "Events", AdminRole::Viewer, EVENTS),
-    entry("/ui/routes", "Routes", AdminRole::Viewer, ROUTES),
+    entry("/ui/sessions", "Sessions", AdminRole::Viewer, SESSIONS),
+    entry("/ui/users", "Users", AdminRole::Viewer, USERS),
     entry("/ui/api-keys", "API keys", AdminRole::Viewer, API_KEYS),
+    entry("/ui/routes", "Routes", AdminRole::Viewer, ROUTES),
     entry("/ui/keys", "Keys", AdminRole::Viewer, KEYS),
     entry("/ui/config", "Configuration", AdminRole::Viewer, CONFIG),
 ];

@@ -19,7 +19,7 @@ use crate::server::operate::admin::status::{self, Status};
 use crate::server::operate::admin::traffic::{self, UpstreamInfo};
 use crate::server::operate::metrics::process;
 
-const TOP: usize = 10;
+const TOP: usize = 6;
 
 /// A figure of the last minute or the last 15 minutes, with its trend.
 pub(super) struct Tile {
