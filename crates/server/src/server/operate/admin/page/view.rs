@@ -251,11 +251,10 @@ pub(super) struct LineView {
 pub(super) struct AuditLine {
     pub(super) id: String,
     pub(super) at: String,
-    /// What happened, in words.
-    pub(super) title: String,
     /// The reason or the kind, if the line has one.
     pub(super) note: String,
     pub(super) action: String,
+    code: String,
     pub(super) outcome: String,
     pub(super) actor: String,
     pub(super) from: String,
@@ -295,13 +294,12 @@ impl AuditLine {
         let rest = line.as_object().into_iter().flatten().filter(|(name, _)| !NOT_REST.contains(&name.as_str()));
         let subject = about("user.id", "subject");
         let name = Some(text("user.name")).filter(|name| !name.is_empty()).or_else(|| name_of(&subject));
-        let action = text("event.action");
         Self {
             id: text("event.id"),
             at: text("timestamp"),
-            title: title(&text("event.code")).unwrap_or_else(|| action.clone()),
             note: NOTES.map(text).into_iter().filter(|note| !note.is_empty()).collect::<Vec<_>>().join(", "),
-            action,
+            action: text("event.action"),
+            code: text("event.code"),
             outcome: text("event.outcome"),
             actor: text("rotogate.actor"),
             from: text("client.address"),
@@ -310,6 +308,11 @@ impl AuditLine {
             subject,
             rest: rest.map(|(name, value)| (name.clone(), plain(value))).collect(),
         }
+    }
+
+    /// What happened, in words. Only the lines that are shown need it.
+    fn title(&self) -> String {
+        title(&self.code).unwrap_or_else(|| self.action.clone())
     }
 
     /// Links to lines with the same action, subject or actor.
