@@ -202,8 +202,8 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
         let (mut parts, mut ruled) = (self.request(token)?, self.ruled());
         let mut admission = ruled.as_ref().unwrap_or(&self.layer).admit(&mut parts, EndpointMatch::Skip);
         if let Admission::Owes(check) = admission {
-            // A message waits for an introspection alone, and is then judged by the rules of that moment.
-            if let Denial::IntrospectionUnavailable(_) = check.debt.denial() {
+            // The message is then judged by the rules of that moment.
+            if check.asks_issuer() {
                 check.debt.paid().await;
             }
             (parts, ruled) = (self.request(token)?, self.ruled());
@@ -211,8 +211,7 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
         }
         let layer = ruled.as_ref().unwrap_or(&self.layer);
         let (permit, limits) = Self::called(layer, admission, &parts, called)?;
-        // The connection to the upstream pays the exchange.
-        let settled = layer.inner().settle((permit.exchanged(), None), Some(&limits), &mut parts).await;
+        let settled = layer.inner().settle_message(permit, &limits, &mut parts).await;
         settled.without_body().map(|permit| identity_of(&permit))
     }
 

@@ -13,16 +13,24 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::GateLayer;
 use super::admit::EndpointMatch;
+#[cfg(feature = "kuzzle")]
+use super::debt::OwedCheck;
 use super::permit::{prepare, withhold};
 use super::permit_call::permit_call;
+#[cfg(feature = "kuzzle")]
+use super::settle::Judged;
 use crate::dialect::{Forward, Reply};
 use crate::gate::in_flight::InFlightSlot;
 use crate::gate::overloaded::overloaded;
 use crate::gate::upgrade;
+#[cfg(feature = "kuzzle")]
+use crate::gate::{Inner, limits::CallLimits};
 use rotogate_core::credential::Places;
 use rotogate_core::denial::Denial;
 use rotogate_core::overload::PoolPermit;
 use rotogate_core::policy::Permitted;
+#[cfg(feature = "kuzzle")]
+use rotogate_core::policy::{Owing, Permit};
 use rotogate_core::reason::Reason;
 use rotogate_core::route::Route;
 
@@ -132,5 +140,26 @@ impl<M> GateLayer<M> {
             parts.headers.remove(name);
         }
         Ok(())
+    }
+}
+
+#[cfg(feature = "kuzzle")]
+impl OwedCheck {
+    /// Whether the issuer is asked about the token. A message of a connection waits for this alone.
+    pub(in crate::gate) const fn asks_issuer(&self) -> bool {
+        matches!(self.debt.denial(), Denial::IntrospectionUnavailable(_))
+    }
+}
+
+#[cfg(feature = "kuzzle")]
+impl Inner {
+    /// Settles a message of a connection. Its connection to the upstream pays the exchange.
+    pub(in crate::gate) async fn settle_message(
+        self: &Arc<Self>,
+        permit: Permit<Owing>,
+        rules: &CallLimits,
+        parts: &mut Parts,
+    ) -> Judged {
+        self.settle((permit.exchanged(), None), Some(rules), parts).await
     }
 }
