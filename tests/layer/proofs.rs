@@ -13,6 +13,7 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use rotogate::Gate;
 use rotogate::client;
+use rotogate::dialect::kuzzle::Kuzzle;
 use rotogate::dialect::oauth2::OAuth2;
 use rotogate::directory::{Directory, DirectoryError, User};
 use rotogate::dpop::DpopSettings;
@@ -99,6 +100,14 @@ impl Node {
         Authorizer::new(&self.gate, Neighbour::Nginx).oneshot(question).await.unwrap().status().as_u16()
     }
 
+    /// Makes a call of Kuzzle, in the body of a request.
+    async fn call(&self, controller: &str, token: &str, proof: &str) -> (StatusCode, HeaderMap, Bytes) {
+        let service = self.gate.layer().forward_buffered().layer(tower::service_fn(upstream));
+        let request = Request::post("/_query").header("host", "api.test").header("content-type", "application/json");
+        let request = request.header("authorization", format!("DPoP {token}")).header("dpop", proof);
+        answer(service, request, json!({"controller": controller, "action": "get"}).to_string()).await
+    }
+
     /// Asks the token endpoint.
     async fn token(&self, proof: &str, fields: &[(&str, &str)]) -> (StatusCode, Value) {
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
@@ -150,7 +159,10 @@ async fn nodes(counted_in_store: bool) -> [Node; 2] {
             .endpoint(Endpoint::new(OAuth2).path("/token"))
             .directory(Arc::new(Users))
             .dpop(DpopSettings { counted_in_store, ..DpopSettings::default() })
+            .endpoint(Endpoint::new(Kuzzle::default()))
             .route(Route::new("/lenient", lenient.clone()))
+            .route(Route::new("/_query", lenient.clone()))
+            .route(Route::kuzzle_rule(["document:*"], RoutePolicy::default()).unwrap())
             .route(Route::catch_all(RoutePolicy::default()))
             .trusted_proxies(vec!["127.0.0.1/32".parse().unwrap()])
             .shared_store(Arc::clone(&store) as Arc<dyn Store>)
@@ -242,6 +254,23 @@ async fn j25_a_proof_counts_once_at_the_routes_and_verdicts_of_gates_that_share_
     assert_eq!(&*a.get("/lenient", &access, &captured).await.2, b"ada");
     let (status, _, subject) = b.get("/lenient", &access, &captured).await;
     assert_eq!((status, &*subject), (StatusCode::OK, &b""[..]));
+}
+
+#[tokio::test]
+async fn j25_a_call_whose_rule_needs_a_caller_is_not_forwarded_without_the_one_whose_proof_was_copied() {
+    let ([a, b], owner) = (nodes(true).await, Owner::new());
+    let access = text(&a.log_in(&owner.for_tokens()).await.1, "access_token");
+    let fresh = || owner.proof("POST", "/_query", Some(&access));
+    let (judged, open) = (fresh(), fresh());
+    for (controller, proof) in [("document", &judged), ("plugin", &open)] {
+        let (status, _, subject) = a.call(controller, &access, proof).await;
+        assert_eq!((status, &*subject), (StatusCode::OK, &b"ada"[..]), "{controller}");
+    }
+    let (status, _, body) = b.call("document", &access, &judged).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED, "{body:?}");
+    let (status, _, subject) = b.call("plugin", &access, &open).await;
+    assert_eq!((status, &*subject), (StatusCode::OK, &b""[..]), "the route takes a bad credential for none");
+    assert_eq!(&*b.call("document", &access, &fresh()).await.2, b"ada", "a proof of its own");
 }
 
 #[tokio::test]
