@@ -163,6 +163,7 @@ async fn nodes(counted_in_store: bool) -> [Node; 2] {
             .route(Route::new("/lenient", lenient.clone()))
             .route(Route::new("/_query", lenient.clone()))
             .route(Route::kuzzle_rule(["document:*"], RoutePolicy::default()).unwrap())
+            .route(Route::kuzzle_rule(["*"], lenient.clone()).unwrap())
             .route(Route::catch_all(RoutePolicy::default()))
             .trusted_proxies(vec!["127.0.0.1/32".parse().unwrap()])
             .shared_store(Arc::clone(&store) as Arc<dyn Store>)

@@ -34,7 +34,7 @@ pub use unmet::unmet_key;
 #[derive(Debug)]
 pub struct Permit<State> {
     permitted: Permitted,
-    owed: Owed,
+    owed: Dues,
     state: PhantomData<State>,
 }
 
@@ -61,9 +61,9 @@ pub enum Due {
 
 /// A set of [`Due`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Owed(u8);
+struct Dues(u8);
 
-impl Owed {
+impl Dues {
     #[inline]
     fn on(route: &Route) -> Self {
         let nothing = Self(0);
@@ -162,7 +162,7 @@ impl<State> Permit<State> {
 impl Permit<Owing> {
     #[inline]
     fn new(route: &Arc<Route>, caller: Option<Arc<Verified>>, by: By) -> Self {
-        let owed = Owed::on(route);
+        let owed = Dues::on(route);
         let permitted =
             Permitted { route: Arc::clone(route), caller, by, proof: None, after_session: false, quota: None };
         Self { permitted, owed, state: PhantomData }
@@ -247,8 +247,8 @@ impl Permit<Owing> {
     #[inline]
     pub fn settled(self) -> Result<Permit<Settled>, Self> {
         match self.owed {
-            Owed(0) => Ok(Permit { permitted: self.permitted, owed: self.owed, state: PhantomData }),
-            Owed(_) => Err(self),
+            Dues(0) => Ok(Permit { permitted: self.permitted, owed: self.owed, state: PhantomData }),
+            Dues(_) => Err(self),
         }
     }
 }
@@ -305,7 +305,7 @@ pub fn permit_anonymous(route: &Arc<Route>, by: By) -> Permit<Owing> {
 /// Permits a request of the gate itself to an upstream: it has no caller, no limit counts it, and no token is exchanged.
 pub fn permit_own(route: &Arc<Route>, by: By) -> Permit<Settled> {
     let Permit { permitted, .. } = Permit::new(route, None, by);
-    Permit { permitted, owed: Owed(0), state: PhantomData }
+    Permit { permitted, owed: Dues(0), state: PhantomData }
 }
 
 /// Checks an admitted caller against a second policy of the same gate. The second policy does not require the gate's
