@@ -71,7 +71,8 @@ const charts = (() => {
     const stroke = (line) => colour({ first: "--accent", second: "--second", third: "--third" }[classes[line]]);
     const series = names.map((label, line) => ({
       label,
-      stroke: () => stroke(line),
+      // A line that stays at zero would look like a warning.
+      stroke: (plot) => (plot.data[line + 1]?.some((value) => value > 0) ? stroke(line) : colour("--line")),
       fill: () => (line === 0 ? `${stroke(line)}1a` : undefined),
       width: 2,
       gaps: (plot, _line, _from, _to, gaps) => gaps.filter(([from, to]) => to - from > (MAX_GAP + 0.5) * step(plot)),
@@ -89,7 +90,7 @@ const charts = (() => {
         y: { range: (_, low, high) => [0, high > 0 ? uPlot.rangeNum(0, high, 0.1, true)[1] : 1] },
       },
       axes: [
-        { ...axis, size: 28, space: 80, values: (plot, times, _axis, _space, step) => times.map((time) => isInside(plot, time) ? clock(time, step < 60 ? { second: "2-digit" } : {}) : "") },
+        { ...axis, size: 28, space: 64, incrs: [10, 15, 30, 60, 120, 180, 300], values: (plot, times, _axis, _space, step) => times.map((time) => isInside(plot, time) ? clock(time, step < 60 ? { second: "2-digit" } : {}) : "") },
         { ...axis, size: GUTTER, gap: 8, space: 40, values: (_, values) => values.map((value) => `${Number(value.toFixed(3))}${unit === "ms" ? " ms" : ""}`) },
       ],
       series: [{}, ...series],

@@ -74,6 +74,8 @@ pub(super) struct Chart {
     pub(super) series: Vec<ChartLine>,
     /// The time from the left edge to now, such as `15 min`: the time of the samples, but at least a minute.
     pub(super) span: String,
+    /// Half of that time.
+    pub(super) half: String,
     /// The width of the lines' coordinates.
     pub(super) width: usize,
     /// What stands in place of a chart without values.
@@ -100,7 +102,7 @@ impl Chart {
         let series = lines.iter().zip(&values).map(|((name, class, read), values)| {
             let minutes: Vec<_> = of_samples(*read, MINUTE).into_iter().map(text).collect();
             let latest = minutes.first().cloned().unwrap_or_else(|| text(None));
-            ChartLine { class, name, latest, path: line(values, top, (width, CHART_HEIGHT)), minutes }
+            ChartLine { class, name, latest, path: drawn_line(values, top, width), minutes }
         });
         let shown = |value: &Option<f64>| value.map(|value| (value * 1000.0).round() / 1000.0);
         let data = json!({
@@ -116,8 +118,8 @@ impl Chart {
             true if samples.is_empty() => Some("No data yet"),
             true => Some("No requests in the last 15 minutes"),
         };
-        let span = in_words(steps as u64 * SAMPLE_EVERY.as_secs());
-        Self { id, title, ticks, series: series.collect(), span, width, none, data: data.to_string() }
+        let [span, half] = [1, 2].map(|part| in_words(steps as u64 * SAMPLE_EVERY.as_secs() / part));
+        Self { id, title, ticks, series: series.collect(), span, half, width, none, data: data.to_string() }
     }
 
     /// The rows of the table: each minute, with one cell for each line.
@@ -165,13 +167,16 @@ pub(super) struct Trend {
 
 impl Trend {
     /// The trend reaches the upper edge at `least` or at the largest value, whichever is larger. It begins with the
-    /// oldest value at the left edge, and has no gaps.
+    /// oldest value at the left edge, and has no gaps. It is empty if all values are zero.
     pub(super) fn new(samples: &[Totals], least: f64, read: Read<'_>) -> Self {
         let mut values: Vec<_> = samples.chunks(1).map(read).collect();
         values.truncate(values.iter().rposition(Option::is_some).map_or(0, |oldest| oldest + 1));
         // A single value is a level.
         if let [only] = values[..] {
             values.push(only);
+        }
+        if values.iter().flatten().all(|value| *value <= 0.0) {
+            return Self { width: 2, ..Self::default() };
         }
         let most = values.iter().copied().flatten().fold(least, f64::max);
         let width = 2 * values.len().saturating_sub(1).max(1);
@@ -184,6 +189,12 @@ impl Trend {
         let (line, area) = drawn.unzip();
         Self { line, area, width }
     }
+}
+
+/// The line of a chart. A line that stays at zero is not drawn: it would look like a warning.
+fn drawn_line(values: &[Option<f64>], top: f64, width: usize) -> String {
+    let is_zero = values.iter().flatten().all(|value| *value <= 0.0);
+    if is_zero { String::new() } else { line(values, top, (width, CHART_HEIGHT)) }
 }
 
 /// The values as an SVG path, the newest at the right edge.

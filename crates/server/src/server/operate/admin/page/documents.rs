@@ -3,11 +3,11 @@
 const OUTCOMES: &str = include_str!("../../../../../outcomes.md");
 const EVENTS: &str = include_str!("../../../../../logs.md");
 
-/// Returns the status, the meaning and the remedy of an outcome.
+/// Returns the status, the meaning and the remedy of an outcome. In the remedy, words between backticks are code.
 pub(super) fn outcome(word: &str) -> Option<(&'static str, String, String)> {
     let row = OUTCOMES.lines().find_map(|line| line.strip_prefix(&format!("| `{word}` | ")))?;
     let mut cells = row.trim_end_matches('|').splitn(3, " | ").map(str::trim);
-    Some((cells.next()?, unlinked(cells.next()?), unlinked(cells.next()?)))
+    Some((cells.next()?, plain(cells.next()?), unlinked(cells.next()?)))
 }
 
 /// Returns what an event of the audit log is about, such as `session began`. `code` is its `event.code`.
@@ -16,7 +16,7 @@ pub(super) fn title(code: &str) -> Option<String> {
     let (_, cells) = row.split_once(code)?;
     let when = cells.trim_end_matches('|').splitn(3, '|').nth(2)?;
     // What follows is about the fields of the line.
-    let told = unlinked(when.split(';').next()?);
+    let told = plain(when.split(';').next()?);
     let mut title = String::new();
     for (place, part) in told.split(['(', ')']).enumerate() {
         title.push_str(if place % 2 == 0 { part } else { "" });
@@ -30,6 +30,10 @@ fn in_backticks(cell: &str) -> Option<&str> {
     cell.strip_prefix('`')?.strip_suffix('`')
 }
 
+fn plain(text: &str) -> String {
+    unlinked(text).replace('`', "")
+}
+
 fn unlinked(text: &str) -> String {
     let mut plain = String::new();
     let mut rest = text;
@@ -40,7 +44,7 @@ fn unlinked(text: &str) -> String {
         rest = after.split_once(')').map_or("", |(_, after)| after);
     }
     plain.push_str(rest);
-    plain.replace('`', "")
+    plain
 }
 
 #[cfg(test)]
@@ -50,7 +54,8 @@ mod tests {
     #[test]
     fn p70_each_outcome_is_explained_in_plain_text() {
         let (status, meaning, remedy) = outcome("insufficient_authentication").unwrap();
-        let expected = ("401", "the route requires a step-up", "log in again; the new token needs acr and auth_time");
+        let expected =
+            ("401", "the route requires a step-up", "log in again; the new token needs `acr` and `auth_time`");
         assert_eq!((status, &*meaning, &*remedy), expected);
         assert!(outcome("no_such_word").is_none());
         let (table, _) = OUTCOMES.split_once("| limit | counts |").unwrap();

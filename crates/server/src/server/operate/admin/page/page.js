@@ -79,13 +79,15 @@ if (follower && lines) {
   follow();
 }
 
+const isNarrow = () => matchMedia("(max-width: 40rem)").matches;
+for (const filters of document.querySelectorAll("details.filters")) filters.open = !isNarrow();
+
 // The settings that match, at once. Without a filter: what the view showed first.
 const filter = document.getElementById("filter");
 if (filter) {
   const sections = [...document.querySelectorAll("details.section")];
   const hasAll = "all" in document.getElementById("sections").dataset;
   const counted = (number) => `${number} setting${number === 1 ? "" : "s"}`;
-  const isNarrow = () => matchMedia("(max-width: 40rem)").matches;
   const fold = () => sections.forEach((section) => (section.open = !isNarrow() || filter.value.trim() !== ""));
   filter.addEventListener("input", () => {
     const words = filter.value.toLowerCase().split(/\s+/).filter((word) => word);

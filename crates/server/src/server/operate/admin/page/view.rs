@@ -62,6 +62,7 @@ pub(super) struct OutcomeView {
     pub(super) word: String,
     pub(super) status: &'static str,
     pub(super) meaning: String,
+    /// Words between backticks are code.
     pub(super) remedy: String,
     pub(super) number: u64,
 }
@@ -130,6 +131,15 @@ impl ExplainView {
     /// The rules that were applied, or those that the request did not need.
     fn rules<'a>(&self, report: &'a ExplainReport, is_applied: bool) -> Vec<&'a ExplainedRule> {
         report.rules.iter().filter(|rule| (rule.result != "skip") == is_applied).collect()
+    }
+}
+
+/// The class of the pill of a status, such as `403`.
+pub(super) fn grade_of(status: &str) -> &'static str {
+    match status.bytes().next() {
+        Some(b'5') => "bad",
+        Some(b'4') => "doubtful",
+        _ => "",
     }
 }
 
