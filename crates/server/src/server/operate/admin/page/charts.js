@@ -90,7 +90,7 @@ const charts = (() => {
         y: { range: (_, low, high) => [0, high > 0 ? uPlot.rangeNum(0, high, 0.1, true)[1] : 1] },
       },
       axes: [
-        { ...axis, size: 28, space: 64, incrs: [10, 15, 30, 60, 120, 180, 300], values: (plot, times, _axis, _space, step) => times.map((time) => isInside(plot, time) ? clock(time, step < 60 ? { second: "2-digit" } : {}) : "") },
+        { ...axis, size: 28, space: 56, incrs: [10, 15, 30, 60, 120, 180, 300], values: (plot, times, _axis, _space, step) => times.map((time) => isInside(plot, time) ? clock(time, step < 60 ? { second: "2-digit" } : {}) : "") },
         { ...axis, size: GUTTER, gap: 8, space: 40, values: (_, values) => values.map((value) => `${Number(value.toFixed(3))}${unit === "ms" ? " ms" : ""}`) },
       ],
       series: [{}, ...series],

@@ -283,6 +283,7 @@ mod tests {
         let (line, area) = ("M0 14.0L2 0.0", "M0 28L0 14.0L2 0.0L2 28Z");
         assert_eq!(trend(&[10, 5], 0.0), (line.to_owned(), area.to_owned(), 2));
         assert_eq!(trend(&[5], 2.0).0, "M0 14.0L2 14.0", "a level at half of the least top");
+        assert_eq!(trend(&[0, 0], 2.0), (String::new(), String::new(), 2), "nothing to show");
         assert_eq!(Trend::new(&[], 1.0, &requests), Trend { width: 2, ..Trend::default() });
         // The figures of the live sessions begin when an operator opens the page.
         let live = |number| Totals { live: number, ..Totals::default() };
@@ -340,6 +341,8 @@ mod tests {
             assert_eq!((&*chart.span, &data["span"]), (span, &seconds.into()), "{number}");
             assert_eq!(chart.width as u64, 2 * seconds / 5);
         }
+        assert_ne!(chart(13, &requests).series[0].path, "");
+        assert_eq!(chart(13, &|_| Some(0.0)).series[0].path, "", "a line at zero would look like a warning");
         assert_eq!(chart(0, &requests).none, Some("No data yet"));
         assert_eq!(chart(1, &requests).none, None);
         assert_eq!(chart(9, &never).none, Some("No requests in the last 15 minutes"));
