@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+#[cfg(any(feature = "program", test))]
 use bytes::Bytes;
 use http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, REFRESH, X_CONTENT_TYPE_OPTIONS,
