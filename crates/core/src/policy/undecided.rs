@@ -40,7 +40,7 @@ impl Undecided {
     /// Checks the request against the route of a `require()`.
     ///
     /// # Errors
-    /// The errors of [`authorise`].
+    /// The errors of [`authorise`](super::authorise).
     pub fn decide(&self, route: &Arc<Route>) -> Result<Permit<Owing>, Denial> {
         self.decided.store(true, Ordering::Release);
         if route.policy.audiences.is_empty() {
