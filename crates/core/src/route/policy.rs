@@ -236,6 +236,7 @@ impl RoutePolicy {
     }
 
     /// What happens to the route's connections when the caller's token expires.
+    #[doc(hidden)]
     pub const fn on_expiry(&self) -> OnExpiry {
         if self.keeps_on_expiry { OnExpiry::Keep } else { OnExpiry::Close }
     }
