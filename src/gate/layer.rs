@@ -48,7 +48,6 @@ mod target;
 
 #[cfg(feature = "kuzzle")]
 pub(super) use admit::Admission;
-#[cfg(any(feature = "program", feature = "kuzzle"))]
 pub(super) use admit::EndpointMatch;
 #[cfg(feature = "program")]
 pub(super) use admit::Settlement;
