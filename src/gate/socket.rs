@@ -202,10 +202,11 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
         let (mut parts, mut ruled) = (self.request(token)?, self.ruled());
         let mut admission = ruled.as_ref().unwrap_or(&self.layer).admit(&mut parts, EndpointMatch::Skip);
         if let Admission::Owes(check) = admission {
-            // The message is then judged by the rules of that moment.
-            if check.asks_issuer() {
-                check.debt.paid().await;
+            if !check.asks_issuer() {
+                return Err(check.debt.denial());
             }
+            check.debt.paid().await;
+            // The message is judged by the rules of this moment.
             (parts, ruled) = (self.request(token)?, self.ruled());
             admission = ruled.as_ref().unwrap_or(&self.layer).admit_at_once(&mut parts, EndpointMatch::Skip);
         }

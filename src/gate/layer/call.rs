@@ -105,7 +105,7 @@ impl<M> GateLayer<M> {
 }
 
 impl Judged {
-    /// The permit of a request whose body nobody can read where it is asked for.
+    /// The settled permit. A request that still owes its body is refused, because the caller of this method has no body.
     pub(in crate::gate) fn without_body(self) -> Result<Permit<Settled>, Denial> {
         match self {
             Self::Pass(permit, _) => Ok(permit),

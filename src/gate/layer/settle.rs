@@ -19,7 +19,7 @@ use rotogate_core::policy::{Due, Owing, Permit, Settled, Undecided};
 use rotogate_core::route::{Auth, RoutePolicy};
 use rotogate_core::verify_cache::Verified;
 
-/// The refusal of a request that owes what nobody pays where it is asked for.
+/// The refusal of a request whose debt cannot be paid where the request is judged.
 pub(in crate::gate) const UNPAID: Denial = Denial::ProofsUnavailable(Duration::from_secs(1));
 
 /// A permit, and the caller of a request whose audience a `require()` decides. Such a permit has no caller.
@@ -72,7 +72,7 @@ impl Inner {
                 }
             }
         }
-        // Only now, because the token might have expired while the count waited.
+        // Only now: if the count must wait, the exchanged token may expire meanwhile, and is then due again.
         match permit.exchanged().settled() {
             Ok(settled) => Judged::Pass(settled, undecided),
             Err(permit) => Judged::Owe((permit, undecided)),
