@@ -255,7 +255,7 @@ impl<S, M> GateService<S, M> {
         let clone = self.inner.clone();
         let mut service = Self { inner: std::mem::replace(&mut self.inner, clone), layer: self.layer.clone() };
         let layer = self.layer.clone();
-        let settled = async move { (layer.settled(admission, &mut parts).await, parts) };
+        let settled = async move { (layer.awaited(admission, &mut parts).await, parts) };
         ResponseFuture::later(settled, move |(decision, parts)| service.answer(decision, parts, body))
     }
 }

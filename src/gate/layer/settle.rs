@@ -203,9 +203,20 @@ impl<M> GateLayer<M> {
 
     /// Pays what the request owes, and decides.
     pub(in crate::gate) async fn settled(&self, admission: Admission, parts: &mut Parts) -> Settlement {
-        let admission = match self.settled_now(self.resumed(admission, parts).await, parts) {
-            Ok(decision) => return decision,
-            Err(admission) => admission,
+        match self.settled_now(admission, parts) {
+            Ok(decision) => decision,
+            Err(admission) => self.awaited(admission, parts).await,
+        }
+    }
+
+    /// Waits for what [`settled_now`](Self::settled_now) could not pay, and decides.
+    pub(super) async fn awaited(&self, admission: Admission, parts: &mut Parts) -> Settlement {
+        let admission = match admission {
+            owing @ Admission::Owes(_) => match self.settled_now(self.resumed(owing, parts).await, parts) {
+                Ok(decision) => return decision,
+                Err(admission) => admission,
+            },
+            admission => admission,
         };
         let (permit, undecided) = match admission {
             Admission::In(permit) => (permit, None),
