@@ -10,7 +10,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 use super::kit::encoding::{encode, encode_target};
 use super::owed::OwedFile;
-use super::relay::{KEPT_OWNER, KEY_OWNER, RelayStore, USE_OWNER, USED_OWNER, VAULT_OWNER};
+use super::rows::{RowStore, Space};
 use super::rules::{Failure, State};
 use super::{Cursor, Filter, Revocation, Store, StoreError, WriteOutcome};
 use crate::clock::Timestamp;
@@ -141,25 +141,29 @@ pub async fn content<S: Store + ?Sized>(store: &S, cut: Timestamp) -> Result<Con
     Ok(Content { sessions, revocations: entries.len() as u64, digest })
 }
 
-/// Copies vaults, API keys and used assertions, and compares the copies with the originals.
-///
-/// Other relay records belong to exchanges in progress, so they are not copied. Returns the number of copied rows.
+/// Copies the rows of these spaces that are unexpired at `cut`, and compares the copies with the originals. Rows of work
+/// in progress are not copied. Returns the number of copied rows.
 ///
 /// # Errors
-/// A store returns an error, or the copy has a different record with the same id.
-pub async fn copy_vaults(from: &dyn RelayStore, to: &dyn RelayStore, cut: Timestamp) -> Result<u64, StoreError> {
+/// A store returns an error, or the copy has a different row with the same key.
+pub async fn copy_rows(
+    from: &dyn RowStore,
+    to: &dyn RowStore,
+    spaces: &[Space],
+    cut: Timestamp,
+) -> Result<u64, StoreError> {
     let mut copied = 0;
-    for id in from.relay_ids().await? {
-        let Some(vault) = from.load_relay(id).await? else { continue };
-        if ![KEPT_OWNER, KEY_OWNER, USE_OWNER, USED_OWNER, VAULT_OWNER].contains(&vault.owner) || vault.until <= cut {
-            continue;
+    for &space in spaces.iter().filter(|space| space.is_copied()) {
+        for key in from.row_keys(space, None, usize::MAX).await? {
+            let row = from.load_row(space, key).await?.filter(|row| row.until > cut);
+            let Some(row) = row else { continue };
+            // If the copy is repeated, the row exists already.
+            to.insert_row(space, key, row.clone(), cut).await?;
+            if to.load_row(space, key).await?.as_ref() != Some(&row) {
+                return Err(StoreError::new("the copy and the original have different rows with the same key"));
+            }
+            copied += 1;
         }
-        // If the copy is repeated, the row exists already.
-        to.insert_relay(id, vault.clone(), cut).await?;
-        if to.load_relay(id).await?.as_ref() != Some(&vault) {
-            return Err(StoreError::new("the copy and the original have different records with the same id"));
-        }
-        copied += 1;
     }
     Ok(copied)
 }
@@ -204,39 +208,35 @@ mod tests {
 
     use super::*;
     use crate::store::MemoryStore;
-    use crate::store::conformance::relay::{done, id, pending};
-    use crate::store::relay::{RelayInserted, RelayRecord};
+    use crate::store::conformance::rows::{SPACE, first, key};
+    use crate::store::rows::{Row, RowInserted, RowVersion};
 
     const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
-
-    fn vault(until: Timestamp) -> RelayRecord {
-        owned(VAULT_OWNER, until)
-    }
-
-    fn owned(owner: [u8; 16], until: Timestamp) -> RelayRecord {
-        RelayRecord { owner, until, ..done(&pending(NOW), NOW) }
-    }
+    const COPIED: Space = Space::in_copies(1, "copied rows", 10, 10);
+    const BACKED_UP: Space = Space::in_backups(1, "backed up rows", 10, 10);
 
     #[tokio::test]
-    async fn vaults_are_copied_and_compared_and_exchanges_stay_behind() {
+    async fn rows_are_copied_and_compared_and_work_in_progress_stays_behind() {
         let store = || MemoryStore::new("https://gate.test", Duration::ZERO);
         let (from, to) = (store(), store());
-        let later = NOW.plus(Duration::from_secs(3600));
-        let kept = [owned(KEPT_OWNER, later), owned(USE_OWNER, later)];
-        let rows = [vault(later), pending(NOW), vault(NOW), vault(later)].into_iter().chain(kept);
-        for (n, record) in rows.enumerate() {
-            let inserted = from.insert_relay(id(u8::try_from(n).unwrap()), record, Timestamp::ZERO).await.unwrap();
-            assert_eq!(inserted, RelayInserted::Inserted);
+        let live = Row { until: NOW.plus(Duration::from_secs(3600)), ..first(NOW) };
+        let ended = Row { until: NOW, ..first(NOW) };
+        let rows =
+            [(COPIED, 0, &live), (SPACE, 0, &live), (COPIED, 1, &ended), (COPIED, 2, &live), (BACKED_UP, 0, &live)];
+        for (space, n, row) in rows {
+            let inserted = from.insert_row(space, key(n), row.clone(), Timestamp::ZERO).await.unwrap();
+            assert_eq!(inserted, RowInserted::Inserted);
         }
+        let spaces = [COPIED, SPACE, BACKED_UP];
         for _ in 0..2 {
-            assert_eq!(copy_vaults(&from, &to, NOW).await.unwrap(), 4);
+            assert_eq!(copy_rows(&from, &to, &spaces, NOW).await.unwrap(), 3);
         }
-        let mut copied = to.relay_ids().await.unwrap();
-        copied.sort_unstable();
-        assert_eq!(copied, [id(0), id(3), id(4), id(5)]);
-        assert_eq!(to.load_relay(id(3)).await.unwrap(), Some(vault(later)));
-        to.remove_relay(id(3), None).await.unwrap();
-        to.insert_relay(id(3), RelayRecord { attempt: 9, ..vault(later) }, Timestamp::ZERO).await.unwrap();
-        assert!(copy_vaults(&from, &to, NOW).await.is_err(), "another vault of the session");
+        assert_eq!(to.row_keys(COPIED, None, 9).await.unwrap(), [key(0), key(2)]);
+        assert!(to.row_keys(SPACE, None, 9).await.unwrap().is_empty());
+        assert_eq!(to.load_row(COPIED, key(2)).await.unwrap(), Some(live.clone()));
+        to.remove_row(COPIED, key(2), None).await.unwrap();
+        let another = Row { version: RowVersion([9; 16]), ..live };
+        to.insert_row(COPIED, key(2), another, Timestamp::ZERO).await.unwrap();
+        assert!(copy_rows(&from, &to, &spaces, NOW).await.is_err(), "another row with this key");
     }
 }

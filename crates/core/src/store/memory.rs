@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::relay::{self, RelayId, RelayInserted, RelayRecord, RelayRows, RelayStore, RelaySwapped, RelayVersion};
+use super::rows::{self, Row, RowInserted, RowKey, RowStore, RowSwapped, RowTable, RowVersion, Space};
 use super::rules::{Failure, Rules, State};
 use super::{Cursor, Filter, Inserted, Page, Store, StoreError, SubjectBound, Swap, Swept};
 use crate::clock::Timestamp;
@@ -43,7 +43,8 @@ pub(super) struct Tables {
     log: BTreeMap<u64, Target>,
     sequence: u64,
     last_known_time: Timestamp,
-    relays: BTreeMap<RelayId, RelayRecord>,
+    /// The rows of each space.
+    rows: BTreeMap<u8, BTreeMap<RowKey, Row>>,
 }
 
 impl MemoryStore {
@@ -220,46 +221,41 @@ impl State for Tables {
 }
 
 #[async_trait]
-impl RelayStore for MemoryStore {
-    async fn load_relay(&self, id: RelayId) -> Result<Option<RelayRecord>, StoreError> {
-        Ok(self.tables()?.relays.get(&id).cloned())
+impl RowStore for MemoryStore {
+    async fn load_row(&self, space: Space, key: RowKey) -> Result<Option<Row>, StoreError> {
+        Ok(self.tables()?.row(space, key)?)
     }
 
-    async fn insert_relay(
+    async fn insert_row(&self, space: Space, key: RowKey, row: Row, now: Timestamp) -> Result<RowInserted, StoreError> {
+        self.run(|_, tables| rows::insert(tables, (space, key), &row, now))
+    }
+
+    async fn swap_row(
         &self,
-        id: RelayId,
-        record: RelayRecord,
-        now: Timestamp,
-    ) -> Result<RelayInserted, StoreError> {
-        self.run(|_, tables| relay::insert(tables, id, &record, now))
+        space: Space,
+        key: RowKey,
+        expected: RowVersion,
+        row: Row,
+        _now: Timestamp,
+    ) -> Result<RowSwapped, StoreError> {
+        self.run(|_, tables| rows::swap(tables, (space, key), expected, &row))
     }
 
-    async fn swap_relay(
-        &self,
-        id: RelayId,
-        expected: RelayVersion,
-        record: RelayRecord,
-    ) -> Result<RelaySwapped, StoreError> {
-        self.run(|_, tables| relay::swap(tables, id, expected, &record))
+    async fn remove_row(&self, space: Space, key: RowKey, expected: Option<RowVersion>) -> Result<bool, StoreError> {
+        self.run(|_, tables| rows::remove(tables, (space, key), expected))
     }
 
-    async fn remove_relay(&self, id: RelayId, expected: Option<RelayVersion>) -> Result<bool, StoreError> {
-        self.run(|_, tables| relay::remove(tables, id, expected))
-    }
-
-    async fn relay_ids(&self) -> Result<Vec<RelayId>, StoreError> {
-        Ok(self.tables()?.relays.keys().copied().collect())
-    }
-
-    async fn relay_ids_after(&self, after: Option<RelayId>, limit: usize) -> Result<Vec<RelayId>, StoreError> {
+    async fn row_keys(&self, space: Space, after: Option<RowKey>, limit: usize) -> Result<Vec<RowKey>, StoreError> {
         let from = after.map_or(Unbounded, Excluded);
-        Ok(self.tables()?.relays.range((from, Unbounded)).take(limit).map(|(id, _)| *id).collect())
+        let tables = self.tables()?;
+        let rows = tables.rows.get(&space.id()).into_iter().flat_map(|rows| rows.range((from, Unbounded)));
+        Ok(rows.take(limit).map(|(key, _)| *key).collect())
     }
 
-    async fn sweep_relay(&self, now: Timestamp) -> Result<u64, StoreError> {
+    async fn sweep_rows(&self, space: Space, now: Timestamp) -> Result<u64, StoreError> {
         let mut total = 0;
         loop {
-            match self.run(|_, tables| relay::sweep_step(tables, now))? {
+            match self.run(|_, tables| rows::sweep_step(tables, space, now))? {
                 0 => return Ok(total),
                 step => total += step,
             }
@@ -268,26 +264,33 @@ impl RelayStore for MemoryStore {
     }
 }
 
-impl RelayRows for Tables {
-    fn relay(&self, id: RelayId) -> Result<Option<RelayRecord>, Failure> {
-        Ok(self.relays.get(&id).cloned())
+impl RowTable for Tables {
+    fn row(&self, space: Space, key: RowKey) -> Result<Option<Row>, Failure> {
+        Ok(self.rows.get(&space.id()).and_then(|rows| rows.get(&key)).cloned())
     }
 
-    fn put_relay(&mut self, id: RelayId, _old: Option<&RelayRecord>, new: &RelayRecord) -> Result<(), Failure> {
-        self.relays.insert(id, new.clone());
+    fn rows_in(&self, space: Space) -> Result<u64, Failure> {
+        Ok(self.rows.get(&space.id()).map_or(0, |rows| rows.len() as u64))
+    }
+
+    fn put_row(&mut self, space: Space, key: RowKey, _old: Option<&Row>, new: &Row) -> Result<(), Failure> {
+        self.rows.entry(space.id()).or_default().insert(key, new.clone());
         Ok(())
     }
 
-    fn take_relay(&mut self, id: RelayId, _old: &RelayRecord) -> Result<(), Failure> {
-        self.relays.remove(&id);
+    fn take_row(&mut self, space: Space, key: RowKey, _old: &Row) -> Result<(), Failure> {
+        if let Some(rows) = self.rows.get_mut(&space.id()) {
+            rows.remove(&key);
+        }
         Ok(())
     }
 
-    fn take_ended_relays(&mut self, now: Timestamp, limit: usize) -> Result<u64, Failure> {
-        let ended = self.relays.iter().filter(|(_, record)| record.until <= now).map(|(id, _)| *id).take(limit);
+    fn take_ended_rows(&mut self, space: Space, now: Timestamp, limit: usize) -> Result<u64, Failure> {
+        let Some(rows) = self.rows.get_mut(&space.id()) else { return Ok(0) };
+        let ended = rows.iter().filter(|(_, row)| row.until <= now).map(|(key, _)| *key).take(limit);
         let ended: Vec<_> = ended.collect();
-        for id in &ended {
-            self.relays.remove(id);
+        for key in &ended {
+            rows.remove(key);
         }
         Ok(ended.len() as u64)
     }
@@ -310,8 +313,8 @@ mod tests {
     use crate::store::conformance;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    async fn k10_the_memory_store_keeps_the_records_of_the_relay_and_of_keys() {
-        conformance::run_relay(|| Arc::new(MemoryStore::for_a_trial(conformance::ISSUER, conformance::LEEWAY))).await;
+    async fn k10_the_memory_store_keeps_rows() {
+        conformance::run_rows(|| Arc::new(MemoryStore::for_a_trial(conformance::ISSUER, conformance::LEEWAY))).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

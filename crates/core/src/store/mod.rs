@@ -23,9 +23,9 @@ pub mod copy;
 pub mod kit;
 pub mod memory;
 pub mod owed;
-pub mod relay;
 #[cfg(feature = "store-kit")]
 pub mod reset_clock;
+pub mod rows;
 pub mod rules;
 mod shared;
 

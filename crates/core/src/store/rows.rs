@@ -1,8 +1,8 @@
-//! The records of the relay. Each record contains the result of one exchange of a provider's refresh token. Records
-//! are kept only for recently exchanged tokens.
+//! Rows that the parts of a gate keep in the store: a key, a version, an expiry, and bytes that only the part can read.
 //!
-//! A store that keeps these records implements [`RelayStore`]. [`insert`], [`swap`], [`remove`] and [`sweep_step`]
-//! decide the effect of each operation, and use the tables through [`RelayRows`].
+//! The rows of a part are a [`Space`], which bounds their number and size. A store keeps them through [`RowStore`].
+//! [`insert`], [`swap`], [`remove`] and [`sweep_step`] decide the effect of each operation, and use the tables through
+//! [`RowTable`].
 
 use std::fmt;
 
@@ -12,257 +12,276 @@ use serde::{Deserialize, Serialize};
 use super::rules::{Failure, MAX_SWEPT};
 use super::{StoreError, WriteOutcome};
 use crate::clock::Timestamp;
+use crate::random::{NoRandomness, random};
 
-/// The largest sealed part of a record: a response of 64 KiB, and the seal's overhead.
-pub const MAX_SEALED: usize = (64 << 10) + 1024;
+/// The number of spaces of each kind.
+const NUMBERS: u8 = 64;
 
-/// The owner id of vaults. A vault is a row with the provider's tokens for one browser session, kept as long as
-/// the session. No running process has this owner id.
-pub const VAULT_OWNER: [u8; 16] = *b"rotogate vault 1";
-
-/// The owner id of rows that mark used assertions. The row's id identifies the assertion, and the row is otherwise
-/// empty.
-pub const USED_OWNER: [u8; 16] = *b"rotogate used  1";
-
-/// The owner id of rows for API keys. A row contains one API key, or lists the names of several.
-pub const KEY_OWNER: [u8; 16] = *b"rotogate api key";
-
-/// The owner id of rows for kept replies. A relay keeps a reply until a client uses one of its tokens.
-pub const KEPT_OWNER: [u8; 16] = *b"rotogate kept  1";
-
-/// The owner id of rows for the tokens in a kept reply. The first use of a token removes the reply's row, whose id is
-/// in `params`.
-pub const USE_OWNER: [u8; 16] = *b"rotogate use   1";
-
-/// The id under which a record is stored. The id is derived from the refresh token, and reveals nothing about it
-/// without the keyring.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RelayId(pub [u8; 32]);
-
-// Four bytes are enough to tell two ids apart in a log.
-crate::debug_with!(RelayId, |it, f| {
-    let [a, b, c, d, ..] = it.0;
-    write!(f, "RelayId({a:02x}{b:02x}{c:02x}{d:02x}…)")
-});
-
-/// The state of a refresh token's exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum RelayState {
-    /// The token is about to be sent or was sent, and no response is stored.
-    Pending,
-    /// The provider exchanged the token. The record contains the response.
-    Done,
-    /// The provider refused the token. The record contains the refusal.
-    Dead,
-    /// The token was sent, but no complete response arrived. The provider may have exchanged the token.
-    Unknown,
+/// The rows of one part: their id in the store, and their bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    id: u8,
+    name: &'static str,
+    max_rows: u64,
+    max_bytes: usize,
 }
 
-/// The record of one exchanged refresh token.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RelayRecord {
-    /// The state of the exchange.
-    pub state: RelayState,
-    /// The number of attempts to send the token since the record was created.
-    pub attempt: u32,
-    /// The id of the process that made the attempt.
-    pub owner: [u8; 16],
-    /// When the record got this state.
-    pub since: Timestamp,
-    /// The time until which a response to a pending attempt may still arrive.
-    pub lease: Timestamp,
-    /// The expiry, from which the record counts as absent.
-    pub until: Timestamp,
-    /// A keyed digest of the parameters on which a response depends.
-    pub params: [u8; 32],
-    /// The response, sealed under the refresh token and the presenter's identity. If there is no response, an empty
-    /// string is sealed.
-    pub sealed: Vec<u8>,
-}
+impl Space {
+    /// A space whose rows are in backups and in copies of the store. Two spaces of one kind need different numbers below
+    /// 64. `max_rows` and `max_bytes` (of one row) are at least 1.
+    pub const fn in_backups(number: u8, name: &'static str, max_rows: u64, max_bytes: usize) -> Self {
+        Self::of_kind(0, number, name, max_rows, max_bytes)
+    }
 
-impl RelayRecord {
-    /// The version that a writer must state to replace the record.
-    pub fn version(&self) -> RelayVersion {
-        RelayVersion { state: self.state, attempt: self.attempt, owner: self.owner, since: self.since }
+    /// A space whose rows are in copies of the store, but not in backups: a restored row could contain a used secret.
+    pub const fn in_copies(number: u8, name: &'static str, max_rows: u64, max_bytes: usize) -> Self {
+        Self::of_kind(1, number, name, max_rows, max_bytes)
+    }
+
+    /// A space whose rows are neither in backups nor in copies, because they belong to work in progress.
+    pub const fn of_work(number: u8, name: &'static str, max_rows: u64, max_bytes: usize) -> Self {
+        Self::of_kind(2, number, name, max_rows, max_bytes)
+    }
+
+    const fn of_kind(kind: u8, number: u8, name: &'static str, max_rows: u64, max_bytes: usize) -> Self {
+        assert!(number < NUMBERS && max_rows > 0 && max_bytes > 0);
+        Self { id: kind * NUMBERS + number, name, max_rows, max_bytes }
+    }
+
+    /// The id in the store. Each part of a program has its own.
+    pub const fn id(self) -> u8 {
+        self.id
+    }
+
+    /// The name in messages, in the plural.
+    pub const fn name(self) -> &'static str {
+        self.name
+    }
+
+    /// The maximum number of rows. A store that consists of several parts divides it evenly among them.
+    pub const fn max_rows(self) -> u64 {
+        self.max_rows
+    }
+
+    /// The maximum size of a row's bytes.
+    pub const fn max_bytes(self) -> usize {
+        self.max_bytes
+    }
+
+    /// Whether a copy of the store has these rows.
+    pub const fn is_copied(self) -> bool {
+        self.id < 2 * NUMBERS
+    }
+
+    /// Whether rows with this [`id`](Self::id) belong in backups.
+    pub const fn is_backed_up(id: u8) -> bool {
+        id < NUMBERS
+    }
+
+    /// The error of an insert when the space is full.
+    pub fn full(self) -> StoreError {
+        let Self { name, max_rows, .. } = self;
+        refusal(format!("the store has no room for more {name}: at most {max_rows} are allowed"))
     }
 }
 
-/// The version of a record that a writer has read. Each change of the record changes the version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RelayVersion {
-    /// The state of the record.
-    pub state: RelayState,
-    /// The number of attempts in the record.
-    pub attempt: u32,
-    /// The owner of the record.
-    pub owner: [u8; 16],
-    /// When the record got this state.
-    pub since: Timestamp,
+/// The key of a row in its space: a digest, or the output of a key derivation.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RowKey(pub [u8; 32]);
+
+// Four bytes are enough to tell two keys apart in a log.
+crate::debug_with!(RowKey, |it, f| {
+    let [a, b, c, d, ..] = it.0;
+    write!(f, "RowKey({a:02x}{b:02x}{c:02x}{d:02x}…)")
+});
+
+/// The version of a row, which a writer must know to replace the row. Each write has a new one. The default is that of a
+/// row that was not written yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RowVersion(pub [u8; 16]);
+
+impl RowVersion {
+    /// A random version, which no other write has.
+    ///
+    /// # Errors
+    /// The system did not provide random bytes.
+    pub fn random() -> Result<Self, NoRandomness> {
+        random().map(|bytes| Self(*bytes))
+    }
 }
 
-impl RelayVersion {
-    /// Encodes the version, for comparisons in stores.
-    pub fn encode(&self) -> Vec<u8> {
-        let state = match self.state {
-            RelayState::Pending => 0,
-            RelayState::Done => 1,
-            RelayState::Dead => 2,
-            RelayState::Unknown => 3,
-        };
-        [&[state], &self.attempt.to_be_bytes()[..], &self.owner, &self.since.as_millis().to_be_bytes()].concat()
+/// A row.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// The version.
+    pub version: RowVersion,
+    /// The expiry, from which the row counts as absent.
+    pub until: Timestamp,
+    /// The content, which only its part can read.
+    pub bytes: Vec<u8>,
+}
+
+crate::debug_with!(Row, |it| { version: it.version, until: it.until, bytes: it.bytes.len() });
+
+impl Row {
+    /// A row with a version of its own.
+    ///
+    /// # Errors
+    /// The system did not provide random bytes.
+    pub fn new(until: Timestamp, bytes: Vec<u8>) -> Result<Self, StoreError> {
+        let version = RowVersion::random().map_err(|error| {
+            StoreError::caused_by("a row could not be written", error).with_outcome(WriteOutcome::Refused)
+        })?;
+        Ok(Self { version, until, bytes })
     }
 }
 
 /// The result of an insert.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RelayInserted {
-    /// The record is stored and durable.
+pub enum RowInserted {
+    /// The row is stored and durable.
     Inserted,
-    /// A record with this id exists and has not expired.
-    Present(Box<RelayRecord>),
+    /// Another row with this key exists and has not expired.
+    Present(Box<Row>),
 }
 
 /// The result of a compare-and-swap.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RelaySwapped {
-    /// The new record is stored and durable.
+pub enum RowSwapped {
+    /// The new row is stored and durable.
     Swapped,
-    /// Another writer changed the record. Contains the current record, or `None` if the record was removed.
-    Changed(Option<Box<RelayRecord>>),
+    /// Another writer changed the row. Contains the current row, or `None` if the row was removed.
+    Changed(Option<Box<Row>>),
 }
 
-/// A store of the relay's records. As with [`Store`](super::Store), an `Ok` from a writing method means that the write
-/// is durable. Only one process writes.
+/// A store of rows. As with [`Store`](super::Store), an `Ok` from a writing method means that the write is durable. A
+/// write that is repeated with the same row has no further effect.
 #[async_trait]
-pub trait RelayStore: fmt::Debug + Send + Sync + 'static {
-    /// Loads the record with this id, even if it has expired.
-    async fn load_relay(&self, id: RelayId) -> Result<Option<RelayRecord>, StoreError>;
+pub trait RowStore: fmt::Debug + Send + Sync + 'static {
+    /// Loads the row with this key, even if it has expired.
+    async fn load_row(&self, space: Space, key: RowKey) -> Result<Option<Row>, StoreError>;
 
-    /// Inserts a record, unless an unexpired record with this id exists.
+    /// Inserts a row, unless another row with this key exists that is unexpired at `now`.
     ///
     /// # Errors
-    /// The store returns an error, or the sealed part is larger than [`MAX_SEALED`].
-    async fn insert_relay(&self, id: RelayId, record: RelayRecord, now: Timestamp)
-    -> Result<RelayInserted, StoreError>;
+    /// The store returns an error, the space is full, or the row is larger than [`Space::max_bytes`].
+    async fn insert_row(&self, space: Space, key: RowKey, row: Row, now: Timestamp) -> Result<RowInserted, StoreError>;
 
-    /// Replaces the record if it still has the version `expected`.
+    /// Replaces the row if it still has the version `expected`.
     ///
     /// # Errors
-    /// The store returns an error, or the sealed part is larger than [`MAX_SEALED`], or the new record has the same
-    /// version.
-    async fn swap_relay(
+    /// The store returns an error, the new row has the version `expected`, or it is larger than [`Space::max_bytes`].
+    async fn swap_row(
         &self,
-        id: RelayId,
-        expected: RelayVersion,
-        record: RelayRecord,
-    ) -> Result<RelaySwapped, StoreError>;
+        space: Space,
+        key: RowKey,
+        expected: RowVersion,
+        row: Row,
+        now: Timestamp,
+    ) -> Result<RowSwapped, StoreError>;
 
-    /// Removes the record if it has the version `expected`. If `expected` is `None`, removes the record regardless of
-    /// its version. Returns whether a record was removed.
-    async fn remove_relay(&self, id: RelayId, expected: Option<RelayVersion>) -> Result<bool, StoreError>;
+    /// Removes the row if it has the version `expected`. If `expected` is `None`, removes the row regardless of its
+    /// version. Returns whether a row was removed.
+    async fn remove_row(&self, space: Space, key: RowKey, expected: Option<RowVersion>) -> Result<bool, StoreError>;
 
-    /// The ids of all records, including expired ones, in any order. Used to copy the store.
-    async fn relay_ids(&self) -> Result<Vec<RelayId>, StoreError>;
+    /// At most `limit` keys of the space after `after`, in order, including those of expired rows.
+    async fn row_keys(&self, space: Space, after: Option<RowKey>, limit: usize) -> Result<Vec<RowKey>, StoreError>;
 
-    /// At most `limit` ids after `after`, in order. The default implementation reads all ids.
-    async fn relay_ids_after(&self, after: Option<RelayId>, limit: usize) -> Result<Vec<RelayId>, StoreError> {
-        let mut ids = self.relay_ids().await?;
-        ids.retain(|id| after.is_none_or(|after| *id > after));
-        ids.sort_unstable();
-        ids.truncate(limit);
-        Ok(ids)
-    }
-
-    /// Removes the records that expired at or before `now`, and returns their number.
-    async fn sweep_relay(&self, now: Timestamp) -> Result<u64, StoreError>;
+    /// Removes the rows of the space that expired at or before `now`, and returns their number.
+    async fn sweep_rows(&self, space: Space, now: Timestamp) -> Result<u64, StoreError>;
 }
 
-/// Access to the records inside one transaction, in which reads see earlier writes.
-pub trait RelayRows {
-    /// Loads the record with this id.
-    fn relay(&self, id: RelayId) -> Result<Option<RelayRecord>, Failure>;
-    /// Writes a record. `old` is the replaced record.
-    fn put_relay(&mut self, id: RelayId, old: Option<&RelayRecord>, new: &RelayRecord) -> Result<(), Failure>;
-    /// Removes the record `old`.
-    fn take_relay(&mut self, id: RelayId, old: &RelayRecord) -> Result<(), Failure>;
-    /// Removes at most `limit` records that expired at or before `now`, including undecodable records. Returns their
-    /// number.
-    fn take_ended_relays(&mut self, now: Timestamp, limit: usize) -> Result<u64, Failure>;
+/// Access to the rows inside one transaction, in which reads see earlier writes.
+pub trait RowTable {
+    /// Loads the row with this key.
+    fn row(&self, space: Space, key: RowKey) -> Result<Option<Row>, Failure>;
+    /// The number of rows in the space.
+    fn rows_in(&self, space: Space) -> Result<u64, Failure>;
+    /// Writes a row. `old` is the replaced row.
+    fn put_row(&mut self, space: Space, key: RowKey, old: Option<&Row>, new: &Row) -> Result<(), Failure>;
+    /// Removes the row `old`.
+    fn take_row(&mut self, space: Space, key: RowKey, old: &Row) -> Result<(), Failure>;
+    /// Removes at most `limit` rows of the space that expired at or before `now`, including undecodable rows. Returns
+    /// their number.
+    fn take_ended_rows(&mut self, space: Space, now: Timestamp, limit: usize) -> Result<u64, Failure>;
 }
 
-/// The rule for [`RelayStore::insert_relay`].
+/// The rule for [`RowStore::insert_row`].
 pub fn insert(
-    rows: &mut impl RelayRows,
-    id: RelayId,
-    record: &RelayRecord,
+    rows: &mut impl RowTable,
+    (space, key): (Space, RowKey),
+    row: &Row,
     now: Timestamp,
-) -> Result<RelayInserted, Failure> {
-    fits(record)?;
-    let old = rows.relay(id)?;
+) -> Result<RowInserted, Failure> {
+    fits(space, row)?;
+    let old = rows.row(space, key)?;
     match old {
-        Some(old) if old.until > now => Ok(RelayInserted::Present(Box::new(old))),
-        old => {
-            rows.put_relay(id, old.as_ref(), record)?;
-            Ok(RelayInserted::Inserted)
-        }
+        Some(old) if old.version == row.version => {}
+        Some(old) if old.until > now => return Ok(RowInserted::Present(Box::new(old))),
+        None if rows.rows_in(space)? >= space.max_rows => return Err(Failure::Refused(space.full())),
+        old => rows.put_row(space, key, old.as_ref(), row)?,
     }
+    Ok(RowInserted::Inserted)
 }
 
-/// The rule for [`RelayStore::swap_relay`].
+/// The rule for [`RowStore::swap_row`].
 pub fn swap(
-    rows: &mut impl RelayRows,
-    id: RelayId,
-    expected: RelayVersion,
-    record: &RelayRecord,
-) -> Result<RelaySwapped, Failure> {
-    may_replace(expected, record)?;
-    match rows.relay(id)? {
-        Some(old) if old.version() == expected => {
-            rows.put_relay(id, Some(&old), record)?;
-            Ok(RelaySwapped::Swapped)
-        }
-        other => Ok(RelaySwapped::Changed(other.map(Box::new))),
+    rows: &mut impl RowTable,
+    (space, key): (Space, RowKey),
+    expected: RowVersion,
+    row: &Row,
+) -> Result<RowSwapped, Failure> {
+    may_replace(space, expected, row)?;
+    match rows.row(space, key)? {
+        Some(old) if old.version == row.version => {}
+        Some(old) if old.version == expected => rows.put_row(space, key, Some(&old), row)?,
+        other => return Ok(RowSwapped::Changed(other.map(Box::new))),
     }
+    Ok(RowSwapped::Swapped)
 }
 
-/// The rule for [`RelayStore::remove_relay`].
-pub fn remove(rows: &mut impl RelayRows, id: RelayId, expected: Option<RelayVersion>) -> Result<bool, Failure> {
-    match rows.relay(id)? {
-        Some(old) if expected.is_none_or(|expected| old.version() == expected) => {
-            rows.take_relay(id, &old)?;
+/// The rule for [`RowStore::remove_row`].
+pub fn remove(
+    rows: &mut impl RowTable,
+    (space, key): (Space, RowKey),
+    expected: Option<RowVersion>,
+) -> Result<bool, Failure> {
+    match rows.row(space, key)? {
+        Some(old) if expected.is_none_or(|expected| old.version == expected) => {
+            rows.take_row(space, key, &old)?;
             Ok(true)
         }
         Some(_) | None => Ok(false),
     }
 }
 
-/// One step of [`RelayStore::sweep_relay`]. Returns 0 when the sweep is complete.
-pub fn sweep_step(rows: &mut impl RelayRows, now: Timestamp) -> Result<u64, Failure> {
-    rows.take_ended_relays(now, MAX_SWEPT)
+/// One step of [`RowStore::sweep_rows`]. Returns 0 when the sweep is complete.
+pub fn sweep_step(rows: &mut impl RowTable, space: Space, now: Timestamp) -> Result<u64, Failure> {
+    rows.take_ended_rows(space, now, MAX_SWEPT)
 }
 
-/// Checks that the sealed part is at most [`MAX_SEALED`].
+/// Checks the size of a row.
 ///
 /// # Errors
-/// The sealed part is larger.
-pub fn fits(record: &RelayRecord) -> Result<(), Failure> {
-    if record.sealed.len() <= MAX_SEALED {
+/// The row is larger than [`Space::max_bytes`].
+pub fn fits(space: Space, row: &Row) -> Result<(), Failure> {
+    let (length, most) = (row.bytes.len(), space.max_bytes);
+    if length <= most {
         return Ok(());
     }
-    let length = record.sealed.len();
-    Err(Failure::Refused(refusal(format!(
-        "a record of the relay has {length} bytes, but at most {MAX_SEALED} are allowed"
-    ))))
+    let name = space.name;
+    Err(Failure::Refused(refusal(format!("{name}: a row has {length} bytes, but at most {most} are allowed"))))
 }
 
-/// Checks that this record may replace the record with the version `expected`.
+/// Checks that this row may replace the row with the version `expected`.
 ///
 /// # Errors
-/// The record has the same version, or its sealed part is larger than [`MAX_SEALED`].
-pub fn may_replace(expected: RelayVersion, record: &RelayRecord) -> Result<(), Failure> {
-    fits(record)?;
-    if record.version() == expected {
-        return Err(Failure::Refused(refusal("the new record of the relay has the same version as the old one")));
+/// The row has the same version, or is larger than [`Space::max_bytes`].
+pub fn may_replace(space: Space, expected: RowVersion, row: &Row) -> Result<(), Failure> {
+    fits(space, row)?;
+    if row.version == expected {
+        let name = space.name;
+        return Err(Failure::Refused(refusal(format!("{name}: the new row has the same version as the old one"))));
     }
     Ok(())
 }
