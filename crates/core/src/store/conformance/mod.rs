@@ -16,8 +16,8 @@ pub mod copy;
 pub mod loss;
 pub mod nodes;
 pub mod races;
-pub mod relay;
 pub mod revocations;
+pub mod rows;
 pub mod server;
 pub mod sessions;
 pub mod shared;
@@ -133,15 +133,18 @@ pub async fn run_shared<S: SharedStore>(make: impl AsyncFn() -> [Arc<S>; 2]) {
     loss::c38_a_node_learns_how_many_records_were_missing(make().await).await;
 }
 
-/// Tests the behaviours of a relay store.
-pub async fn run_relay<S: super::relay::RelayStore, F: Fn() -> Arc<S>>(make: F) {
-    relay::what_was_inserted_is_loaded_and_inserted_once(make()).await;
-    relay::an_ended_record_gives_way(make()).await;
-    relay::a_swap_needs_the_expected_version(make()).await;
-    relay::a_record_is_removed_once_and_only_in_its_version(make()).await;
-    relay::a_sweep_removes_what_ended_to_the_millisecond(make()).await;
-    relay::too_much_is_refused_and_changes_nothing(make()).await;
-    relay::one_of_many_inserts_wins(make()).await;
+/// Tests the behaviours of a store of rows.
+pub async fn run_rows<S: super::rows::RowStore, F: Fn() -> Arc<S>>(make: F) {
+    rows::what_was_inserted_is_loaded_and_inserted_once(make()).await;
+    rows::a_space_has_its_own_rows(make()).await;
+    rows::an_ended_row_gives_way(make()).await;
+    rows::a_swap_needs_the_expected_version(make()).await;
+    rows::a_row_is_removed_once_and_only_in_its_version(make()).await;
+    rows::keys_are_listed_in_pages(make()).await;
+    rows::a_sweep_removes_what_ended_to_the_millisecond(make()).await;
+    rows::too_many_bytes_are_refused_and_change_nothing(make()).await;
+    rows::too_many_rows_are_refused_and_change_nothing(make()).await;
+    rows::one_of_many_inserts_wins(make()).await;
 }
 
 /// When the suite's sessions begin: now, because a shared store expires sessions by its own clock.

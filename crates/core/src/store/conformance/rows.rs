@@ -1,159 +1,212 @@
-//! Tests of the relay's records.
+//! Tests of rows: one case for each operation.
 
 use std::sync::Arc;
 
 use super::races::at_once;
 use super::{later, start};
 use crate::clock::Timestamp;
-use crate::store::relay::{
-    MAX_SEALED, RelayId, RelayInserted, RelayRecord, RelayState, RelayStore, RelaySwapped, RelayVersion,
-};
+use crate::store::rows::{Row, RowInserted, RowKey, RowStore, RowSwapped, RowVersion, Space};
 
-/// A relay id whose bytes are all `n`.
-pub fn id(n: u8) -> RelayId {
-    RelayId([n; 32])
+/// The space of the tests.
+pub const SPACE: Space = Space::of_work(63, "rows of tests", 100_000, 65 << 10);
+/// A space with the same keys.
+const OTHER: Space = Space::in_copies(63, "other rows of tests", 100_000, 10);
+/// A store has at most 64 parts, so each part has room for at least four rows.
+const SMALL: Space = Space::in_backups(63, "few rows of tests", 256, 10);
+
+/// A key whose bytes are all `n`.
+pub fn key(n: u8) -> RowKey {
+    RowKey([n; 32])
 }
 
-/// A pending record that expires after a minute.
-pub fn pending(since: Timestamp) -> RelayRecord {
-    RelayRecord {
-        state: RelayState::Pending,
-        attempt: 1,
-        owner: [7; 16],
-        since,
-        lease: later(since, 35_000),
-        until: later(since, 60_000),
-        params: [9; 32],
-        sealed: vec![1, 2, 3],
-    }
+/// The `n`th key of many. As digests do, they begin and end with all bytes.
+fn numbered(n: u16) -> RowKey {
+    let mut bytes = [n.to_le_bytes()[0]; 32];
+    bytes[1] = n.to_le_bytes()[1];
+    RowKey(bytes)
 }
 
-/// The record with the provider's response.
-pub fn done(before: &RelayRecord, since: Timestamp) -> RelayRecord {
-    RelayRecord { state: RelayState::Done, since, until: later(since, 30_000), sealed: vec![4; 2000], ..before.clone() }
+fn version(n: u8) -> RowVersion {
+    RowVersion([n; 16])
 }
 
-/// Each id has at most one record, and a read does not change the record.
-pub async fn what_was_inserted_is_loaded_and_inserted_once(store: Arc<dyn RelayStore>) {
-    assert_eq!(store.load_relay(id(1)).await.unwrap(), None);
-    let first = pending(start());
-    assert_eq!(store.insert_relay(id(1), first.clone(), start()).await.unwrap(), RelayInserted::Inserted);
-    assert_eq!(store.load_relay(id(1)).await.unwrap(), Some(first.clone()));
-    let second = RelayRecord { owner: [8; 16], ..pending(later(start(), 1)) };
-    let present = RelayInserted::Present(Box::new(first.clone()));
-    assert_eq!(store.insert_relay(id(1), second.clone(), later(start(), 59_999)).await.unwrap(), present);
-    assert_eq!(store.load_relay(id(1)).await.unwrap(), Some(first));
-    assert_eq!(store.insert_relay(id(2), second.clone(), start()).await.unwrap(), RelayInserted::Inserted);
-    assert_eq!(store.load_relay(id(2)).await.unwrap(), Some(second));
+/// A row that expires a minute after `since`.
+pub fn first(since: Timestamp) -> Row {
+    Row { version: version(7), until: later(since, 60_000), bytes: vec![1, 2, 3] }
 }
 
-/// A new record replaces an old one only after the old one has expired.
-pub async fn an_ended_record_gives_way(store: Arc<dyn RelayStore>) {
-    let old = pending(start());
-    store.insert_relay(id(1), old.clone(), start()).await.unwrap();
-    let new = pending(old.until);
-    assert_eq!(store.insert_relay(id(1), new.clone(), old.until).await.unwrap(), RelayInserted::Inserted);
-    assert_eq!(store.load_relay(id(1)).await.unwrap(), Some(new));
-    // The sweep must use the expiry of the new record.
-    assert_eq!(store.sweep_relay(old.until).await.unwrap(), 0);
+/// A row that replaces the first, and expires half a minute after `since`.
+pub fn second(since: Timestamp) -> Row {
+    Row { version: version(8), until: later(since, 30_000), bytes: vec![4; 2000] }
 }
 
-/// A swap compares every part of the version.
-pub async fn a_swap_needs_the_expected_version(store: Arc<dyn RelayStore>) {
-    let first = pending(start());
-    let next = done(&first, later(start(), 5));
-    let version = first.version();
-    assert_eq!(store.swap_relay(id(1), version, next.clone()).await.unwrap(), RelaySwapped::Changed(None));
-    assert_eq!(store.load_relay(id(1)).await.unwrap(), None);
-    store.insert_relay(id(1), first.clone(), start()).await.unwrap();
-    let others = [
-        RelayVersion { state: RelayState::Unknown, ..version },
-        RelayVersion { attempt: 2, ..version },
-        RelayVersion { owner: [8; 16], ..version },
-        RelayVersion { since: later(start(), 1), ..version },
-    ];
-    for other in others {
-        let changed = RelaySwapped::Changed(Some(Box::new(first.clone())));
-        assert_eq!(store.swap_relay(id(1), other, next.clone()).await.unwrap(), changed, "{other:?}");
-    }
-    assert!(store.swap_relay(id(1), version, first.clone()).await.is_err(), "it would be swapped twice");
-    assert_eq!(store.swap_relay(id(1), version, next.clone()).await.unwrap(), RelaySwapped::Swapped);
-    let changed = RelaySwapped::Changed(Some(Box::new(next.clone())));
-    assert_eq!(store.swap_relay(id(1), version, next.clone()).await.unwrap(), changed);
-    assert_eq!(store.load_relay(id(1)).await.unwrap(), Some(next));
+/// Each key of a space has at most one row, and a read does not change the row.
+pub async fn what_was_inserted_is_loaded_and_inserted_once(store: Arc<dyn RowStore>) {
+    assert_eq!(store.load_row(SPACE, key(1)).await.unwrap(), None);
+    let row = first(start());
+    assert_eq!(store.insert_row(SPACE, key(1), row.clone(), start()).await.unwrap(), RowInserted::Inserted);
+    assert_eq!(store.load_row(SPACE, key(1)).await.unwrap(), Some(row.clone()));
+    let another = Row { version: version(9), ..first(later(start(), 1)) };
+    let present = RowInserted::Present(Box::new(row.clone()));
+    let inserted = store.insert_row(SPACE, key(1), another.clone(), later(start(), 59_999)).await;
+    assert_eq!(inserted.unwrap(), present);
+    assert_eq!(store.load_row(SPACE, key(1)).await.unwrap(), Some(row.clone()));
+    let again = store.insert_row(SPACE, key(1), row.clone(), start()).await;
+    assert_eq!(again.unwrap(), RowInserted::Inserted, "a write that is repeated");
+    assert_eq!(store.insert_row(SPACE, key(2), another.clone(), start()).await.unwrap(), RowInserted::Inserted);
+    assert_eq!(store.load_row(SPACE, key(2)).await.unwrap(), Some(another));
+    assert_eq!(store.load_row(SPACE, key(1)).await.unwrap(), Some(row));
 }
 
-/// A removal with a version removes only that version. A removal without a version removes any record.
-pub async fn a_record_is_removed_once_and_only_in_its_version(store: Arc<dyn RelayStore>) {
-    let first = pending(start());
-    assert!(!store.remove_relay(id(1), None).await.unwrap());
-    store.insert_relay(id(1), first.clone(), start()).await.unwrap();
-    let next = done(&first, later(start(), 5));
-    assert!(!store.remove_relay(id(1), Some(next.version())).await.unwrap());
-    assert!(store.remove_relay(id(1), Some(first.version())).await.unwrap());
-    assert!(!store.remove_relay(id(1), Some(first.version())).await.unwrap());
-    assert_eq!(store.load_relay(id(1)).await.unwrap(), None);
-    store.insert_relay(id(1), next, start()).await.unwrap();
-    assert!(store.remove_relay(id(1), None).await.unwrap());
-    assert_eq!(store.load_relay(id(1)).await.unwrap(), None);
+/// The same key in two spaces names two rows.
+pub async fn a_space_has_its_own_rows(store: Arc<dyn RowStore>) {
+    let (one, other) = (first(start()), Row { bytes: vec![9], ..first(later(start(), 1)) });
+    store.insert_row(SPACE, key(1), one.clone(), start()).await.unwrap();
+    assert_eq!(store.load_row(OTHER, key(1)).await.unwrap(), None);
+    assert!(!store.remove_row(OTHER, key(1), None).await.unwrap());
+    assert_eq!(store.insert_row(OTHER, key(1), other.clone(), start()).await.unwrap(), RowInserted::Inserted);
+    assert_eq!(store.load_row(SPACE, key(1)).await.unwrap(), Some(one.clone()));
+    assert_eq!(store.row_keys(OTHER, None, 9).await.unwrap(), [key(1)]);
+    assert_eq!(store.sweep_rows(OTHER, Timestamp::MAX).await.unwrap(), 1);
+    assert_eq!(store.load_row(SPACE, key(1)).await.unwrap(), Some(one));
 }
 
-/// A sweep removes more records than fit into one step.
-pub async fn a_sweep_removes_what_ended_to_the_millisecond(store: Arc<dyn RelayStore>) {
-    let of = |n: u16| {
-        let mut bytes = [0; 32];
-        bytes[..2].copy_from_slice(&n.to_be_bytes());
-        RelayId(bytes)
-    };
+/// A new row replaces an old one only after the old one has expired.
+pub async fn an_ended_row_gives_way(store: Arc<dyn RowStore>) {
+    let old = first(start());
+    store.insert_row(SPACE, key(1), old.clone(), start()).await.unwrap();
+    let new = Row { version: version(9), ..first(old.until) };
+    assert_eq!(store.insert_row(SPACE, key(1), new.clone(), old.until).await.unwrap(), RowInserted::Inserted);
+    assert_eq!(store.load_row(SPACE, key(1)).await.unwrap(), Some(new));
+    // The sweep must use the expiry of the new row.
+    assert_eq!(store.sweep_rows(SPACE, old.until).await.unwrap(), 0);
+}
+
+/// A swap compares the version.
+pub async fn a_swap_needs_the_expected_version(store: Arc<dyn RowStore>) {
+    let (old, new) = (first(start()), second(later(start(), 5)));
+    let swap = |expected, row: &Row| store.swap_row(SPACE, key(1), expected, row.clone(), start());
+    assert_eq!(swap(old.version, &new).await.unwrap(), RowSwapped::Changed(None));
+    assert_eq!(store.load_row(SPACE, key(1)).await.unwrap(), None);
+    store.insert_row(SPACE, key(1), old.clone(), start()).await.unwrap();
+    let changed = RowSwapped::Changed(Some(Box::new(old.clone())));
+    assert_eq!(swap(version(9), &new).await.unwrap(), changed);
+    assert!(swap(old.version, &old).await.is_err(), "it would be swapped twice");
+    assert_eq!(swap(old.version, &new).await.unwrap(), RowSwapped::Swapped);
+    assert_eq!(swap(old.version, &new).await.unwrap(), RowSwapped::Swapped, "a write that is repeated");
+    let third = Row { version: version(9), ..first(start()) };
+    let changed = RowSwapped::Changed(Some(Box::new(new.clone())));
+    assert_eq!(swap(old.version, &third).await.unwrap(), changed);
+    assert_eq!(store.load_row(SPACE, key(1)).await.unwrap(), Some(new));
+}
+
+/// A removal with a version removes only that version. A removal without a version removes any row.
+pub async fn a_row_is_removed_once_and_only_in_its_version(store: Arc<dyn RowStore>) {
+    let (old, new) = (first(start()), second(later(start(), 5)));
+    assert!(!store.remove_row(SPACE, key(1), None).await.unwrap());
+    store.insert_row(SPACE, key(1), old.clone(), start()).await.unwrap();
+    assert!(!store.remove_row(SPACE, key(1), Some(new.version)).await.unwrap());
+    assert!(store.remove_row(SPACE, key(1), Some(old.version)).await.unwrap());
+    assert!(!store.remove_row(SPACE, key(1), Some(old.version)).await.unwrap());
+    assert_eq!(store.load_row(SPACE, key(1)).await.unwrap(), None);
+    store.insert_row(SPACE, key(1), new, start()).await.unwrap();
+    assert!(store.remove_row(SPACE, key(1), None).await.unwrap());
+    assert_eq!(store.load_row(SPACE, key(1)).await.unwrap(), None);
+}
+
+/// The keys come in order, and a page has only its own keys.
+// Requirement K13.
+pub async fn keys_are_listed_in_pages(store: Arc<dyn RowStore>) {
     for n in 0..300 {
-        store.insert_relay(of(n), pending(later(start(), n.into())), start()).await.unwrap();
+        store.insert_row(SPACE, numbered(n), first(start()), start()).await.unwrap();
     }
-    let mut ids = store.relay_ids().await.unwrap();
-    ids.sort_unstable();
-    assert_eq!(ids, (0..300).map(of).collect::<Vec<_>>());
-    // K13: the store reads only the ids of the requested page.
-    assert_eq!(store.relay_ids_after(None, 3).await.unwrap(), (0..3).map(of).collect::<Vec<_>>());
-    assert_eq!(store.relay_ids_after(Some(of(296)), 9).await.unwrap(), (297..300).map(of).collect::<Vec<_>>());
-    assert!(store.relay_ids_after(Some(of(299)), 9).await.unwrap().is_empty());
-    assert_eq!(store.sweep_relay(later(start(), 59_999)).await.unwrap(), 0);
-    assert_eq!(store.sweep_relay(later(start(), 60_199)).await.unwrap(), 200);
-    assert_eq!(store.relay_ids().await.unwrap().len(), 100);
-    assert_eq!(store.load_relay(of(199)).await.unwrap(), None);
-    assert!(store.load_relay(of(200)).await.unwrap().is_some());
-    let last = pending(later(start(), 299));
-    let longer = RelayRecord { until: later(start(), 90_000), ..done(&last, later(start(), 300)) };
-    store.swap_relay(of(299), last.version(), longer).await.unwrap();
-    assert_eq!(store.sweep_relay(later(start(), 89_999)).await.unwrap(), 99);
-    assert_eq!(store.sweep_relay(Timestamp::MAX).await.unwrap(), 1);
-    assert_eq!(store.sweep_relay(Timestamp::MAX).await.unwrap(), 0);
+    let mut all: Vec<_> = (0..300).map(numbered).collect();
+    all.sort_unstable();
+    assert_eq!(store.row_keys(SPACE, None, usize::MAX).await.unwrap(), all);
+    assert_eq!(store.row_keys(SPACE, None, 3).await.unwrap(), all[..3]);
+    assert_eq!(store.row_keys(SPACE, Some(all[296]), 9).await.unwrap(), all[297..]);
+    assert!(store.row_keys(SPACE, Some(all[299]), 9).await.unwrap().is_empty());
 }
 
-/// A response that is too large is refused.
-pub async fn too_much_is_refused_and_changes_nothing(store: Arc<dyn RelayStore>) {
-    let first = pending(start());
-    let large = RelayRecord { sealed: vec![0; MAX_SEALED + 1], ..done(&first, later(start(), 1)) };
-    assert!(store.insert_relay(id(1), large.clone(), start()).await.is_err());
-    assert_eq!(store.load_relay(id(1)).await.unwrap(), None);
-    store.insert_relay(id(1), first.clone(), start()).await.unwrap();
-    assert!(store.swap_relay(id(1), first.version(), large.clone()).await.is_err());
-    assert_eq!(store.load_relay(id(1)).await.unwrap(), Some(first.clone()));
-    let fits = RelayRecord { sealed: vec![0; MAX_SEALED], ..large };
-    assert_eq!(store.swap_relay(id(1), first.version(), fits.clone()).await.unwrap(), RelaySwapped::Swapped);
-    assert_eq!(store.load_relay(id(1)).await.unwrap(), Some(fits));
+/// A sweep removes more rows than fit into one step.
+pub async fn a_sweep_removes_what_ended_to_the_millisecond(store: Arc<dyn RowStore>) {
+    for n in 0..300 {
+        store.insert_row(SPACE, numbered(n), first(later(start(), n.into())), start()).await.unwrap();
+    }
+    assert_eq!(store.sweep_rows(SPACE, later(start(), 59_999)).await.unwrap(), 0);
+    assert_eq!(store.sweep_rows(SPACE, later(start(), 60_199)).await.unwrap(), 200);
+    assert_eq!(store.row_keys(SPACE, None, usize::MAX).await.unwrap().len(), 100);
+    assert_eq!(store.load_row(SPACE, numbered(199)).await.unwrap(), None);
+    assert!(store.load_row(SPACE, numbered(200)).await.unwrap().is_some());
+    let last = first(later(start(), 299));
+    let longer = Row { until: later(start(), 90_000), ..second(start()) };
+    store.swap_row(SPACE, numbered(299), last.version, longer, start()).await.unwrap();
+    assert_eq!(store.sweep_rows(SPACE, later(start(), 89_999)).await.unwrap(), 99);
+    assert_eq!(store.sweep_rows(SPACE, Timestamp::MAX).await.unwrap(), 1);
+    assert_eq!(store.sweep_rows(SPACE, Timestamp::MAX).await.unwrap(), 0);
 }
 
-/// If a hundred callers claim a token, only one may send it.
-pub async fn one_of_many_inserts_wins(store: Arc<dyn RelayStore>) {
+/// A row that is too large is refused.
+pub async fn too_many_bytes_are_refused_and_change_nothing(store: Arc<dyn RowStore>) {
+    let row = first(start());
+    let large = Row { bytes: vec![0; SPACE.max_bytes() + 1], ..second(start()) };
+    assert!(store.insert_row(SPACE, key(1), large.clone(), start()).await.is_err());
+    assert_eq!(store.load_row(SPACE, key(1)).await.unwrap(), None);
+    store.insert_row(SPACE, key(1), row.clone(), start()).await.unwrap();
+    assert!(store.swap_row(SPACE, key(1), row.version, large.clone(), start()).await.is_err());
+    assert_eq!(store.load_row(SPACE, key(1)).await.unwrap(), Some(row.clone()));
+    let fits = Row { bytes: vec![0; SPACE.max_bytes()], ..large };
+    let swapped = store.swap_row(SPACE, key(1), row.version, fits.clone(), start()).await;
+    assert_eq!(swapped.unwrap(), RowSwapped::Swapped);
+    assert_eq!(store.load_row(SPACE, key(1)).await.unwrap(), Some(fits));
+}
+
+/// A full space refuses new rows, and only new rows. The other spaces are not affected.
+pub async fn too_many_rows_are_refused_and_change_nothing(store: Arc<dyn RowStore>) {
+    let row = Row { bytes: vec![1], ..first(start()) };
+    let mut stored = Vec::new();
+    for n in 0..2048 {
+        match store.insert_row(SMALL, numbered(n), row.clone(), start()).await {
+            Ok(inserted) => {
+                assert_eq!(inserted, RowInserted::Inserted);
+                stored.push(numbered(n));
+            }
+            Err(error) => assert!(error.to_string().contains("few rows of tests"), "{error}"),
+        }
+    }
+    // Each part of a store rounds its share down.
+    assert!((193..=256).contains(&stored.len()), "{}", stored.len());
+    stored.sort_unstable();
+    assert_eq!(store.row_keys(SMALL, None, usize::MAX).await.unwrap(), stored);
+    assert_eq!(store.insert_row(OTHER, key(1), row.clone(), start()).await.unwrap(), RowInserted::Inserted);
+    // Writes to rows that exist need no room.
+    let new = Row { bytes: vec![2], ..second(start()) };
+    let swapped = store.swap_row(SMALL, stored[0], row.version, new.clone(), start()).await;
+    assert_eq!(swapped.unwrap(), RowSwapped::Swapped);
+    let after = later(start(), 60_000);
+    let another = Row { version: version(9), ..row.clone() };
+    assert_eq!(store.insert_row(SMALL, stored[1], another, after).await.unwrap(), RowInserted::Inserted);
+    // A removal makes room for one row, and a sweep for all that it removes.
+    assert!(store.remove_row(SMALL, stored[0], None).await.unwrap());
+    assert_eq!(store.insert_row(SMALL, stored[0], row.clone(), start()).await.unwrap(), RowInserted::Inserted);
+    assert_eq!(store.sweep_rows(SMALL, after).await.unwrap(), stored.len() as u64);
+    for key in &stored {
+        assert_eq!(store.insert_row(SMALL, *key, row.clone(), start()).await.unwrap(), RowInserted::Inserted);
+    }
+}
+
+/// If a hundred callers insert a row, only one of them does.
+pub async fn one_of_many_inserts_wins(store: Arc<dyn RowStore>) {
     const CALLERS: u8 = 100;
     let inserts = (0..CALLERS).map(|n| {
-        let (store, mine) = (Arc::clone(&store), RelayRecord { owner: [n; 16], ..pending(start()) });
-        async move { (store.insert_relay(id(1), mine.clone(), start()).await.unwrap(), mine) }
+        let (store, mine) = (Arc::clone(&store), Row { version: version(n), ..first(start()) });
+        async move { (store.insert_row(SPACE, key(1), mine.clone(), start()).await.unwrap(), mine) }
     });
     let results = at_once(inserts).await;
-    let winners: Vec<_> = results.iter().filter(|(result, _)| *result == RelayInserted::Inserted).collect();
+    let winners: Vec<_> = results.iter().filter(|(result, _)| *result == RowInserted::Inserted).collect();
     assert_eq!(winners.len(), 1);
-    let known = store.load_relay(id(1)).await.unwrap().unwrap();
+    let known = store.load_row(SPACE, key(1)).await.unwrap().unwrap();
     assert_eq!(known, winners[0].1);
-    let shown = RelayInserted::Present(Box::new(known));
+    let shown = RowInserted::Present(Box::new(known));
     assert_eq!(results.iter().filter(|(result, _)| *result == shown).count(), usize::from(CALLERS) - 1);
 }

@@ -289,23 +289,23 @@ macro_rules! shared_store_suite {
         }
 
         #[tokio::test]
-        async fn c2_records_of_the_relay_that_are_sent_again_change_nothing_more() {
-            use $crate::store::conformance::relay::{done, id, pending};
-            use $crate::store::relay::{RelayInserted, RelaySwapped};
+        async fn c2_rows_that_are_sent_again_change_nothing_more() {
+            use $crate::store::conformance::rows::{SPACE, first, key, second};
+            use $crate::store::rows::{Row, RowInserted, RowStore, RowSwapped, RowVersion};
             for site in Site::all() {
                 let store = site.connect("rg").await;
-                let first = pending(start());
-                let (insert, swap) = (new_op().unwrap(), new_op().unwrap());
-                assert_eq!(store.0.insert_relay(insert, id(1), &first, start()).await.unwrap(), RelayInserted::Inserted);
+                let (old, new) = (first(start()), second(later(start(), 5)));
+                let insert = |row: &Row| store.insert_row(SPACE, key(1), row.clone(), start());
+                let swap = |row: &Row| store.swap_row(SPACE, key(1), old.version, row.clone(), start());
+                assert_eq!(insert(&old).await.unwrap(), RowInserted::Inserted);
                 let before = site.content();
-                assert_eq!(store.0.insert_relay(insert, id(1), &first, start()).await.unwrap(), RelayInserted::Inserted);
+                assert_eq!(insert(&old).await.unwrap(), RowInserted::Inserted);
                 assert_eq!(site.content(), before);
-                let next = done(&first, later(start(), 5));
-                assert_eq!(store.0.swap_relay(swap, id(1), first.version(), &next).await.unwrap(), RelaySwapped::Swapped);
+                assert_eq!(swap(&new).await.unwrap(), RowSwapped::Swapped);
                 let before = site.content();
-                assert_eq!(store.0.swap_relay(swap, id(1), first.version(), &next).await.unwrap(), RelaySwapped::Swapped);
-                let present = RelayInserted::Present(Box::new(next));
-                assert_eq!(store.0.insert_relay(insert, id(1), &first, start()).await.unwrap(), present);
+                assert_eq!(swap(&new).await.unwrap(), RowSwapped::Swapped);
+                let other = Row { version: RowVersion([9; 16]), ..old.clone() };
+                assert_eq!(insert(&other).await.unwrap(), RowInserted::Present(Box::new(new.clone())));
                 assert_eq!(site.content(), before);
             }
         }
