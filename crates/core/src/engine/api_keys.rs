@@ -1,6 +1,6 @@
-//! API keys. The relay table has a row for each API key, and a row of key ids for each owner. The record contains the
-//! key's HMAC and an authentication tag. An attacker who can only write to the store can therefore neither create nor
-//! change an API key.
+//! API keys. The store has a row for each API key, and a row of key ids for each owner. The row contains the key's HMAC
+//! and an authentication tag. An attacker who can only write to the store can therefore neither create nor change an API
+//! key.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -24,7 +24,7 @@ use crate::revocation::list::TokenFacts;
 use crate::revocation::{REPLACED, RevocationList};
 use crate::session::Scope;
 use crate::store::StoreError;
-use crate::store::relay::{KEY_OWNER, RelayId, RelayRecord, RelayState, RelayStore, RelaySwapped};
+use crate::store::rows::{Row, RowKey, RowStore, RowSwapped, Space};
 use crate::token::claims::{CLIENT_PREFIX, MintedClaims, TokenStyle};
 use crate::token::keyring::RefreshKeys;
 use crate::token::{TokenText, mint};
@@ -45,6 +45,9 @@ const READ_AGAIN: Duration = Duration::from_secs(300);
 
 /// The id of a dummy record, which equalizes the response time for unknown keys.
 const STAND_IN: &str = "-";
+
+/// The rows of API keys and of their owners.
+pub const API_KEYS: Space = Space::in_backups(1, "API keys", 4_000_000, 64 << 10);
 
 const UNKNOWN: Denial = Denial::ApiKeyRefused("the gate does not know this API key");
 const OWNER: Denial = Denial::ApiKeyRefused("its owner does not exist or is inactive");
@@ -91,21 +94,21 @@ impl KeyEvent {
 #[derive(Debug)]
 pub struct ApiKeys {
     settings: ApiKeySettings,
-    store: Arc<dyn RelayStore>,
+    store: Arc<dyn RowStore>,
     uses: Mutex<HashMap<Box<str>, KeyUses>>,
     /// The dummy record for unknown keys, and the id of its secret.
-    stand_in: Mutex<Option<(u8, RelayRecord)>>,
+    stand_in: Mutex<Option<(u8, Row)>>,
     counts: [AtomicU64; KeyEvent::ALL.len()],
 }
 
 struct StoredKey {
-    row: RelayRecord,
+    row: Row,
     key: ApiKey,
 }
 
 impl ApiKeys {
     /// Creates the API keys.
-    pub fn new(settings: ApiKeySettings, store: Arc<dyn RelayStore>) -> Self {
+    pub fn new(settings: ApiKeySettings, store: Arc<dyn RowStore>) -> Self {
         Self { settings, store, uses: Mutex::default(), stand_in: Mutex::default(), counts: Default::default() }
     }
 
@@ -144,7 +147,7 @@ impl ApiKeys {
     pub async fn read(&self, engine: &Engine, text: &str, clients: ScopesOfClient<'_>) -> Result<ReadKey, Error> {
         let id = self.settings.prefix.id_of(text).ok_or(UNKNOWN)?;
         let at = row_of_key(id);
-        let found = engine.measured(self.store.load_relay(at)).await?;
+        let found = engine.measured(self.store.load_row(API_KEYS, at)).await?;
         let is_known = found.is_some();
         // Checking an unknown key must take as long as checking a wrong one.
         let (at, row) = match found {
@@ -170,7 +173,7 @@ impl ApiKeys {
         Ok(ReadKey { access_token, key, read_again })
     }
 
-    fn stand_in_for_unknown(&self, engine: &Engine) -> Result<RelayRecord, StoreError> {
+    fn stand_in_for_unknown(&self, engine: &Engine) -> Result<Row, StoreError> {
         let kid = engine.keyring().refresh_keys().current();
         let mut kept = self.stand_in.lock();
         if let Some((_, row)) = kept.as_ref().filter(|(under, _)| *under == kid) {
@@ -179,7 +182,7 @@ impl ApiKeys {
         let text = |length| "-".repeat(length).into_boxed_str();
         let key =
             ApiKey { id: text(12), lineage: text(12), name: text(16), subject: text(24), kid, ..ApiKey::default() };
-        let row = next_row(engine, row_of_key(STAND_IN), None, &key, key.expires)?;
+        let row = next_row(engine, row_of_key(STAND_IN), &key, key.expires)?;
         *kept = Some((kid, row.clone()));
         Ok(row)
     }
@@ -232,7 +235,7 @@ impl ApiKeys {
 
     async fn load(&self, engine: &Engine, id: &str) -> Result<Option<StoredKey>, StoreError> {
         let at = row_of_key(id);
-        let Some(row) = engine.measured(self.store.load_relay(at)).await? else { return Ok(None) };
+        let Some(row) = engine.measured(self.store.load_row(API_KEYS, at)).await? else { return Ok(None) };
         let key: ApiKey = opened(engine, at, &row)?;
         // The tag covers the row's id, which is derived from the key's id.
         Ok(Some(StoredKey { row, key }))
@@ -250,9 +253,9 @@ impl ApiKeys {
             if !change(&mut key) {
                 return Ok(Some(key));
             }
-            let new = next_row(engine, row_of_key(id), Some(&row), &key, row.until)?;
-            let swapping = self.store.swap_relay(row_of_key(id), row.version(), new);
-            if matches!(engine.measured(swapping).await?, RelaySwapped::Swapped) {
+            let new = next_row(engine, row_of_key(id), &key, row.until)?;
+            let swapping = self.store.swap_row(API_KEYS, row_of_key(id), row.version, new, engine.clock.now());
+            if matches!(engine.measured(swapping).await?, RowSwapped::Swapped) {
                 return Ok(Some(key));
             }
         }
@@ -282,16 +285,16 @@ fn is_good((list, issuer): (&RevocationList, &str), key: &ApiKey, now: Timestamp
     key.is_live(now) && !list.judge(facts, now).refuses(now)
 }
 
-fn row_of_key(id: &str) -> RelayId {
+fn row_of_key(id: &str) -> RowKey {
     row("key", id)
 }
 
-fn row_of_owner(subject: &str) -> RelayId {
+fn row_of_owner(subject: &str) -> RowKey {
     row("keys of", subject)
 }
 
-fn row(kind: &str, name: &str) -> RelayId {
-    RelayId(parts_digest(&[b"rotogate api keys", kind.as_bytes(), name.as_bytes()]))
+fn row(kind: &str, name: &str) -> RowKey {
+    RowKey(parts_digest(&[b"rotogate api keys", kind.as_bytes(), name.as_bytes()]))
 }
 
 // Requirement K2.
@@ -302,14 +305,7 @@ fn digest(secrets: &RefreshKeys, kid: u8, text: &str) -> Result<[u8; 32], StoreE
     })
 }
 
-fn next_row(
-    engine: &Engine,
-    at: RelayId,
-    old: Option<&RelayRecord>,
-    content: &impl Serialize,
-    until: Timestamp,
-) -> Result<RelayRecord, StoreError> {
-    let now = engine.clock.now();
+fn next_row(engine: &Engine, at: RowKey, content: &impl Serialize, until: Timestamp) -> Result<Row, StoreError> {
     let body = serde_json::to_vec(content)
         .map_err(|error| StoreError::caused_by("the record of an API key cannot be encoded", error))?;
     let keyring = engine.keyring();
@@ -318,26 +314,17 @@ fn next_row(
     let tag = tag.ok_or_else(|| {
         StoreError::new("the record of an API key cannot be sealed, because the current refresh secret is missing")
     })?;
-    Ok(RelayRecord {
-        state: RelayState::Done,
-        attempt: old.map_or(1, |old| old.attempt.wrapping_add(1)),
-        owner: KEY_OWNER,
-        since: now,
-        lease: now,
-        until,
-        params: [0; 32],
-        sealed: [&[kid], &tag[..], &body].concat(),
-    })
+    Row::new(until, [&[kid], &tag[..], &body].concat())
 }
 
 /// Verifies a row's tag and returns its content. The tag proves that a gate with this keyring wrote this row.
-fn opened<T: DeserializeOwned>(engine: &Engine, at: RelayId, row: &RelayRecord) -> Result<T, StoreError> {
+fn opened<T: DeserializeOwned>(engine: &Engine, at: RowKey, row: &Row) -> Result<T, StoreError> {
     let content = || {
-        let (&kid, rest) = row.sealed.split_first()?;
+        let (&kid, rest) = row.bytes.split_first()?;
         let (tag, body) = rest.split_first_chunk::<32>()?;
         let keyring = engine.keyring();
         let expected = keyring.refresh_keys().api_key_tag(kid, &[b"row", &at.0, body])?;
-        (row.owner == KEY_OWNER && are_equal(tag, &expected)).then(|| serde_json::from_slice(body).ok())?
+        are_equal(tag, &expected).then(|| serde_json::from_slice(body).ok())?
     };
     content().ok_or_else(|| {
         tracing::error!(

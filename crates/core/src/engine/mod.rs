@@ -51,7 +51,7 @@ mod standstill;
 mod token_exchange;
 mod turn;
 mod types;
-mod used;
+pub mod used;
 mod written;
 
 pub use asserted::AssertedLogin;

@@ -1,13 +1,16 @@
-//! Assertions that all gates of a store together accept only once. Each used assertion has a row in the store's relay
-//! table. The row expires when the assertion would be refused as expired.
+//! Assertions that all gates of a store together accept only once. Each used assertion has a row in the store. The row
+//! expires when the assertion would be refused as expired.
 
 use super::Engine;
 use crate::denial::Denial;
 use crate::fault::Error;
 use crate::random::{are_equal, parts_digest};
 use crate::store::StoreError;
-use crate::store::relay::{RelayId, RelayInserted, RelayRecord, RelayState, RelayStore, USED_OWNER};
+use crate::store::rows::{Row, RowInserted, RowKey, RowStore, Space};
 use crate::token::verify::UsableOnce;
+
+/// The rows of used assertions. Each contains a tag that only a gate can make.
+pub const USED_ASSERTIONS: Space = Space::in_copies(1, "used assertions", 4_000_000, 32);
 
 impl Engine {
     /// Records that `client` used an assertion.
@@ -18,31 +21,20 @@ impl Engine {
     // Requirements D22, D26.
     pub async fn use_once(
         &self,
-        store: &dyn RelayStore,
+        store: &dyn RowStore,
         (used, client): (&UsableOnce, &str),
         replayed: Denial,
     ) -> Result<(), Error> {
         self.limits.assertion(client)?;
         let now = self.clock.now();
-        let id = name(used);
-        let tags = self.used_tags(id);
+        let key = name(used);
+        let tags = self.used_tags(key);
         let tag = tags.first().ok_or_else(|| StoreError::new("the record of a used assertion cannot be sealed"))?;
-        let record = RelayRecord {
-            state: RelayState::Dead,
-            attempt: 1,
-            owner: USED_OWNER,
-            since: now,
-            lease: now,
-            until: used.until.max(now),
-            params: id.0,
-            sealed: tag.clone(),
-        };
-        match self.measured(store.insert_relay(id, record, now)).await? {
-            RelayInserted::Inserted => Ok(()),
-            RelayInserted::Present(known) if tags.iter().any(|tag| are_equal(tag, &known.sealed)) => {
-                Err(replayed.into())
-            }
-            RelayInserted::Present(_) => {
+        let row = Row::new(used.until.max(now), tag.clone())?;
+        match self.measured(store.insert_row(USED_ASSERTIONS, key, row, now)).await? {
+            RowInserted::Inserted => Ok(()),
+            RowInserted::Present(known) if tags.iter().any(|tag| are_equal(tag, &known.bytes)) => Err(replayed.into()),
+            RowInserted::Present(_) => {
                 tracing::error!(
                     "record of a used assertion: the seal is missing or invalid. If `rotogate keys list --refresh` \
                      does not list all refresh secrets of the other gates, copy their key folder. Otherwise find out \
@@ -54,13 +46,13 @@ impl Engine {
     }
 
     /// Returns one tag for each key, beginning with the current key.
-    fn used_tags(&self, id: RelayId) -> Vec<Vec<u8>> {
-        let message = [&b"used assertion"[..], &id.0].concat();
+    fn used_tags(&self, key: RowKey) -> Vec<Vec<u8>> {
+        let message = [&b"used assertion"[..], &key.0].concat();
         self.keyring().refresh_keys().relay_secrets(&message).iter().map(|tag| tag.as_ref().to_vec()).collect()
     }
 }
 
-/// All gates compute the same id, whatever keys they have.
-fn name(used: &UsableOnce) -> RelayId {
-    RelayId(parts_digest(&[used.kind.as_bytes(), used.issuer.as_bytes(), used.id.as_bytes()]))
+/// All gates compute the same key, whatever keyring they have.
+fn name(used: &UsableOnce) -> RowKey {
+    RowKey(parts_digest(&[used.kind.as_bytes(), used.issuer.as_bytes(), used.id.as_bytes()]))
 }

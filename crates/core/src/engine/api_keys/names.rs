@@ -5,12 +5,12 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::{ApiKeys, KeyRefusal, StoredKey, digest, exposed, next_row, opened, row_of_key, row_of_owner};
+use super::{API_KEYS, ApiKeys, KeyRefusal, StoredKey, digest, exposed, next_row, opened, row_of_key, row_of_owner};
 use crate::api_key::ApiKey;
 use crate::clock::Timestamp;
 use crate::engine::{Engine, MAX_TRIES};
 use crate::fault::{Error, Fault};
-use crate::store::relay::{RelayInserted, RelaySwapped};
+use crate::store::rows::{RowInserted, RowSwapped};
 
 const MAX_KEYS: usize = 50;
 /// The time limit between listing a key's id and writing the key's record.
@@ -47,11 +47,11 @@ impl ApiKeys {
             }
         }
         let at = row_of_key(&key.id);
-        let row = next_row(engine, at, None, &*key, key.expires)?;
-        match engine.measured(self.store.insert_relay(at, row, key.created)).await? {
-            RelayInserted::Inserted => Ok(Ok(())),
+        let row = next_row(engine, at, &*key, key.expires)?;
+        match engine.measured(self.store.insert_row(API_KEYS, at, row, key.created)).await? {
+            RowInserted::Inserted => Ok(Ok(())),
             // Ids are random, so they do not collide in practice.
-            RelayInserted::Present(_) => Err(Fault::Contention.into()),
+            RowInserted::Present(_) => Err(Fault::Contention.into()),
         }
     }
 
@@ -87,7 +87,7 @@ impl ApiKeys {
 
     pub(super) async fn names(&self, engine: &Engine, subject: &str) -> Result<Vec<KeyName>, Error> {
         let at = row_of_owner(subject);
-        let Some(row) = engine.measured(self.store.load_relay(at)).await? else { return Ok(Vec::new()) };
+        let Some(row) = engine.measured(self.store.load_row(API_KEYS, at)).await? else { return Ok(Vec::new()) };
         let OwnersKeys(names) = opened(engine, at, &row)?;
         Ok(names)
     }
@@ -111,10 +111,10 @@ impl ApiKeys {
         let at = row_of_owner(subject);
         for _ in 0..MAX_TRIES {
             let now = engine.clock.now();
-            let row = engine.measured(self.store.load_relay(at)).await?;
+            let row = engine.measured(self.store.load_row(API_KEYS, at)).await?;
             // If the keyring lacks this row's secret, none of the owner's keys is valid.
             let readable = row.as_ref().filter(|row| {
-                let kid = row.sealed.first().copied();
+                let kid = row.bytes.first().copied();
                 kid.is_none_or(|kid| engine.keyring().refresh_keys().contains(kid))
             });
             let OwnersKeys(mut names) = readable.map(|row| opened(engine, at, row)).transpose()?.unwrap_or_default();
@@ -123,15 +123,15 @@ impl ApiKeys {
                 return Ok(false);
             }
             let until = names.iter().map(|name| name.end).max().unwrap_or(now);
-            let new = next_row(engine, at, row.as_ref(), &OwnersKeys(names), until)?;
+            let new = next_row(engine, at, &OwnersKeys(names), until)?;
             let is_written = match &row {
                 Some(old) if old.until > now => {
-                    let swapped = engine.measured(self.store.swap_relay(at, old.version(), new)).await?;
-                    matches!(swapped, RelaySwapped::Swapped)
+                    let swapped = engine.measured(self.store.swap_row(API_KEYS, at, old.version, new, now)).await?;
+                    matches!(swapped, RowSwapped::Swapped)
                 }
                 Some(_) | None => {
-                    let inserted = engine.measured(self.store.insert_relay(at, new, now)).await?;
-                    matches!(inserted, RelayInserted::Inserted)
+                    let inserted = engine.measured(self.store.insert_row(API_KEYS, at, new, now)).await?;
+                    matches!(inserted, RowInserted::Inserted)
                 }
             };
             if is_written {

@@ -9,7 +9,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::names::OwnersKeys;
-use super::{ApiKeys, KeyEvent, ScopesOfClient, StoredKey, digest, exposed, is_good, opened};
+use super::{API_KEYS, ApiKeys, KeyEvent, ScopesOfClient, StoredKey, digest, exposed, is_good, opened};
 use crate::api_key::{ApiKey, ApiKeySettings, NewApiKey};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
@@ -19,7 +19,7 @@ use crate::fault::{Error, Fault};
 use crate::revocation::{Effect, REPLACED, Revocation, RevocationList, Target};
 use crate::session::{RevokedBecause, Scope, VouchedBy};
 use crate::store::StoreError;
-use crate::store::relay::{KEY_OWNER, RelayId, RelayStore};
+use crate::store::rows::{RowKey, RowStore};
 use crate::token::claims::CLIENT_PREFIX;
 
 const MAX_NETWORKS: usize = 16;
@@ -349,12 +349,12 @@ impl ApiKeys {
     /// [`Denial::MalformedRequest`] if `after` is invalid, or a fault.
     pub async fn list(&self, engine: &Engine, after: Option<&str>, limit: usize) -> Result<ListedKeys, Error> {
         let limit = limit.clamp(1, MAX_PAGE);
-        let place = |text: &str| URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok().map(RelayId);
+        let place = |text: &str| URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok().map(RowKey);
         let malformed = Denial::MalformedRequest("`cursor` must be the value of `next` on the previous page");
         let mut after = after.map(|text| place(text).ok_or(malformed)).transpose()?;
         let mut page = ListedKeys::default();
-        // Some stores read all names for each call, so read many at once.
-        let rows = engine.measured(self.store.relay_ids_after(after, MAX_READ)).await?;
+        // A store in several parts reads the keys of all parts for each call, so read many at once.
+        let rows = engine.measured(self.store.row_keys(API_KEYS, after, MAX_READ)).await?;
         let mut has_more = rows.len() == MAX_READ;
         for at in rows {
             if page.keys.len() == limit {
@@ -362,12 +362,12 @@ impl ApiKeys {
                 break;
             }
             after = Some(at);
-            let Some(row) = self.store.load_relay(at).await?.filter(|row| row.owner == KEY_OWNER) else { continue };
+            let Some(row) = self.store.load_row(API_KEYS, at).await? else { continue };
             if let Ok(RowContent::Key(key)) = opened::<RowContent>(engine, at, &row) {
                 page.keys.push(*key);
             }
         }
-        page.next = after.filter(|_| has_more).map(|RelayId(last)| URL_SAFE_NO_PAD.encode(last).into());
+        page.next = after.filter(|_| has_more).map(|RowKey(last)| URL_SAFE_NO_PAD.encode(last).into());
         Ok(page)
     }
 
@@ -423,16 +423,14 @@ fn may_be(new: &NewApiKey, lifetime: Duration, longest: Duration) -> Result<(), 
 /// # Errors
 /// The errors of the store.
 pub async fn keys_by_secret(
-    store: &dyn RelayStore,
+    store: &dyn RowStore,
     list: (&RevocationList, &str),
     now: Timestamp,
 ) -> Result<BTreeMap<u8, u64>, StoreError> {
     let mut counts = BTreeMap::new();
-    for at in store.relay_ids().await? {
-        let Some(row) = store.load_relay(at).await?.filter(|row| row.owner == KEY_OWNER && row.until > now) else {
-            continue;
-        };
-        let body = row.sealed.get(33..).unwrap_or_default();
+    for at in store.row_keys(API_KEYS, None, usize::MAX).await? {
+        let Some(row) = store.load_row(API_KEYS, at).await?.filter(|row| row.until > now) else { continue };
+        let body = row.bytes.get(33..).unwrap_or_default();
         if let Ok(RowContent::Key(key)) = serde_json::from_slice(body)
             && is_good(list, &key, now)
         {

@@ -7,11 +7,11 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::support::{HOUR, Kind, Mode, World, denied, failed, secs};
 use crate::api_key::{ApiKey, ApiKeySettings, NewApiKey};
-use crate::engine::api_keys::{ApiKeys, KeyRefusal};
+use crate::engine::api_keys::{API_KEYS, ApiKeys, KeyRefusal};
 use crate::fault::Fault;
 use crate::session::RevokedBecause;
 use crate::store::MemoryStore;
-use crate::store::relay::{RelayId, RelayRecord, RelayStore};
+use crate::store::rows::{Row, RowKey, RowStore, RowVersion};
 use crate::token::keyring::refresh_keys::tags;
 
 /// The keys of a world, in a store of their own.
@@ -34,11 +34,11 @@ impl Scene {
     }
 
     /// The rows that contain this text.
-    async fn rows(&self, text: &str) -> Vec<(RelayId, RelayRecord)> {
+    async fn rows(&self, text: &str) -> Vec<(RowKey, Row)> {
         let mut found = Vec::new();
-        for id in self.store.relay_ids().await.unwrap() {
-            let row = self.store.load_relay(id).await.unwrap().unwrap();
-            if String::from_utf8_lossy(&row.sealed).contains(text) {
+        for id in self.store.row_keys(API_KEYS, None, usize::MAX).await.unwrap() {
+            let row = self.store.load_row(API_KEYS, id).await.unwrap().unwrap();
+            if String::from_utf8_lossy(&row.bytes).contains(text) {
                 found.push((id, row));
             }
         }
@@ -109,16 +109,15 @@ async fn k14_a_key_whose_record_is_bad_ends_and_hinders_no_report_of_others() {
     let ((bad, spoilt), (good, other)) = (scene.create().await.unwrap(), scene.create().await.unwrap());
     let engine = &scene.world.engine;
     let [(at, row)] = &scene.rows(&format!("\"id\":\"{}\",\"name\"", spoilt.id)).await[..] else { panic!("one row") };
-    let mut changed = row.clone();
-    changed.attempt += 1;
-    changed.sealed[40] ^= 1;
-    scene.store.swap_relay(*at, row.version(), changed.clone()).await.unwrap();
+    let now = engine.clock().now();
+    let mut changed = Row { version: RowVersion([1; 16]), ..row.clone() };
+    changed.bytes[40] ^= 1;
+    scene.store.swap_row(API_KEYS, *at, row.version, changed.clone(), now).await.unwrap();
     let report = [bad, good];
     let (revoked, done) = scene.keys.leaked(engine, &report).await;
     assert!(revoked == 1 && done.is_err(), "{revoked} {done:?}");
     assert!(scene.keys.get(engine, &other.id).await.unwrap().unwrap().revoked.is_some());
-    let whole = RelayRecord { attempt: changed.attempt + 1, ..row.clone() };
-    scene.store.swap_relay(*at, changed.version(), whole).await.unwrap();
+    scene.store.swap_row(API_KEYS, *at, changed.version, row.clone(), now).await.unwrap();
     assert!(!ApiKeys::is_in_force(engine, &spoilt), "the list refuses the key, whose text could not be judged");
     // The sender repeats the report.
     let (revoked, done) = scene.keys.leaked(engine, &report).await;
@@ -152,7 +151,7 @@ async fn k5_ids_of_keys_that_were_never_made_take_no_place_after_a_minute() {
     }
     // As if each process had stopped between the id and the record.
     for (id, _) in scene.rows("\"name\"").await {
-        assert!(scene.store.remove_relay(id, None).await.unwrap());
+        assert!(scene.store.remove_row(API_KEYS, id, None).await.unwrap());
     }
     assert_eq!(scene.create().await.unwrap_err(), KeyRefusal::TooMany, "other requests may still write the records");
     scene.world.advance(secs(61));

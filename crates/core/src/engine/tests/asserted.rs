@@ -4,12 +4,13 @@ use super::support::{HOUR, T0, World, denied, scope};
 use crate::claim::OwnClaims;
 use crate::client::Client;
 use crate::denial::Denial;
+use crate::engine::used::USED_ASSERTIONS;
 use crate::engine::{AccountRule, Arrival, AssertedLogin, IssuedTokens, Origin};
 use crate::fault::Error;
 use crate::session::{Generation, RevokedBecause, Status, VouchedBy};
 use crate::store::{
     MemoryStore,
-    relay::{RelayRecord, RelayStore},
+    rows::{Row, RowStore},
 };
 use crate::token::verify::{JagSubject, ProvedGrant, ProvedUser, UsableOnce};
 
@@ -88,19 +89,20 @@ async fn d22_d26_a_used_assertion_that_no_gate_of_the_keyring_wrote_is_a_fault()
     let (w, store) = (World::new().await, MemoryStore::new("https://gate.test", HOUR));
     let use_once = async |kind| w.engine.use_once(&store, (&used(kind), "orders"), REPLAYED).await;
     use_once("grant").await.unwrap();
-    let id = store.relay_ids().await.unwrap()[0];
-    let own = store.load_relay(id).await.unwrap().unwrap();
+    let keys = async || store.row_keys(USED_ASSERTIONS, None, 9).await.unwrap();
+    let key = keys().await[0];
+    let own = store.load_row(USED_ASSERTIONS, key).await.unwrap().unwrap();
     use_once("client assertion").await.unwrap();
-    let other = store.relay_ids().await.unwrap().into_iter().find(|other| *other != id).unwrap();
-    let other = store.load_relay(other).await.unwrap().unwrap();
+    let other = keys().await.into_iter().find(|other| *other != key).unwrap();
+    let other = store.load_row(USED_ASSERTIONS, other).await.unwrap().unwrap();
     // A seal that is empty, of the right length, or of another row.
-    for sealed in [Vec::new(), vec![7; own.sealed.len()], other.sealed] {
-        assert!(store.remove_relay(id, None).await.unwrap());
-        store.insert_relay(id, RelayRecord { sealed, ..own.clone() }, T0).await.unwrap();
+    for bytes in [Vec::new(), vec![7; own.bytes.len()], other.bytes] {
+        assert!(store.remove_row(USED_ASSERTIONS, key, None).await.unwrap());
+        store.insert_row(USED_ASSERTIONS, key, Row { bytes, ..own.clone() }, T0).await.unwrap();
         let met = use_once("grant").await;
         assert!(matches!(met, Err(Error::Failed(_))), "neither good nor used: {met:?}");
     }
-    assert!(store.remove_relay(id, None).await.unwrap());
-    store.insert_relay(id, own, T0).await.unwrap();
+    assert!(store.remove_row(USED_ASSERTIONS, key, None).await.unwrap());
+    store.insert_row(USED_ASSERTIONS, key, own, T0).await.unwrap();
     assert_eq!(denied(use_once("grant").await), REPLAYED);
 }
