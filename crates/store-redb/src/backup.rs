@@ -8,12 +8,12 @@ use redb::{
 
 use super::open;
 use super::schema::{
-    BY_END, BY_SUBJECT, BY_UNTIL, LIVE, LOG, META, RELAYS, RELAYS_BY_UNTIL, REVOCATIONS, SESSIONS, decode_relay, failed,
+    BY_END, BY_SUBJECT, BY_UNTIL, LIVE, LOG, META, REVOCATIONS, ROWS, ROWS_BY_UNTIL, ROWS_IN, SESSIONS, decode_row,
+    failed,
 };
 use rotogate_core::private_file::{self, Unpublished};
 use rotogate_core::store::StoreError;
-use rotogate_core::store::kit::encoding::encode;
-use rotogate_core::store::relay::{KEY_OWNER, RelayId};
+use rotogate_core::store::rows::{RowKey, Space};
 
 /// The number is limited, so that the copy needs little memory.
 const ROWS_PER_TRANSACTION: usize = 4096;
@@ -56,8 +56,6 @@ fn copy_tables(read: &ReadTransaction, into: &Database) -> Result<(), redb::Erro
     copy_table(read, into, BY_UNTIL)?;
     copy_table(read, into, LOG)?;
     copy_rows(read, into)?;
-    // The other records of the relay are not copied. Most of them expire within a minute. A copied vault could contain
-    // a used refresh token, which a strict provider would report.
     copy_table(read, into, META)?;
     // This commit also makes all earlier commits durable.
     let mut last = into.begin_write()?;
@@ -66,25 +64,28 @@ fn copy_tables(read: &ReadTransaction, into: &Database) -> Result<(), redb::Erro
     Ok(())
 }
 
-/// Copies the API keys, which are among the records of the relay.
+/// Copies the rows of spaces that belong in backups.
 fn copy_rows(read: &ReadTransaction, into: &Database) -> Result<(), redb::Error> {
-    if !read.list_tables()?.any(|table| table.name() == RELAYS.name()) {
+    if !read.list_tables()?.any(|table| table.name() == ROWS.name()) {
         return Ok(());
     }
     let mut transaction = into.begin_write()?;
     transaction.set_durability(Durability::None)?;
-    let mut to = transaction.open_table(RELAYS)?;
-    let mut ends = transaction.open_table(RELAYS_BY_UNTIL)?;
-    for row in read.open_table(RELAYS)?.iter()? {
-        let (id, bytes) = row?;
+    let mut to = transaction.open_table(ROWS)?;
+    let mut ends = transaction.open_table(ROWS_BY_UNTIL)?;
+    let mut numbers = transaction.open_table(ROWS_IN)?;
+    for row in read.open_table(ROWS)?.iter()? {
+        let (at, bytes) = row?;
+        let (space, key) = at.value();
         // Undecodable rows are skipped, because a gate cannot use them either.
-        let record = decode_relay(RelayId(*id.value()), bytes.value()).ok();
-        let Some(record) = record.filter(|record| record.owner == KEY_OWNER) else { continue };
-        let Ok(bytes) = encode(&record) else { continue };
-        to.insert(id.value(), bytes.as_slice())?;
-        ends.insert((record.until.as_millis(), id.value()), ())?;
+        let row = decode_row(RowKey(*key), bytes.value()).ok().filter(|_| Space::is_backed_up(space));
+        let Some(row) = row else { continue };
+        to.insert((space, key), bytes.value())?;
+        ends.insert((space, row.until.as_millis(), key), ())?;
+        let number = numbers.get(space)?.map_or(0, |number| number.value());
+        numbers.insert(space, number + 1)?;
     }
-    drop((to, ends));
+    drop((to, ends, numbers));
     transaction.commit()?;
     Ok(())
 }

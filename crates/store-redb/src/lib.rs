@@ -53,7 +53,7 @@ mod copy;
 mod load;
 mod open;
 mod options;
-mod relay;
+mod rows;
 mod schema;
 mod staged;
 mod writer;

@@ -9,8 +9,9 @@
 //! | `revocations` | target | log position, effect, and expiry (`until`); versioned |
 //! | `revocations_by_until` | until in ms, target | |
 //! | `revocation_log` | position | target |
-//! | `relay_records` | id | record, versioned; only with the feature `relay` |
-//! | `relay_records_by_until` | until in ms, id | |
+//! | `rows` | space, key | row, versioned |
+//! | `rows_by_until` | space, until in ms, key | |
+//! | `rows_in` | space | number of rows |
 //! | `rotogate_meta` | `schema` | version of these tables |
 //! | `rotogate_meta` | `head` | [`StoreHead`], versioned |
 //! | `rotogate_meta` | `copying` | the name of the store that is copied into this one, until the copy is complete |
@@ -25,12 +26,12 @@ use rotogate_core::clock::Timestamp;
 use rotogate_core::revocation::{Effect, Revocation, Target};
 use rotogate_core::session::{Session, SessionId};
 use rotogate_core::store::kit::encoding::{decode, decode_session, decode_target, encode, encode_target};
-use rotogate_core::store::relay::{RelayId, RelayRecord, RelayRows};
+use rotogate_core::store::rows::{Row, RowKey, RowTable, Space};
 use rotogate_core::store::rules::{Failure, State};
 use rotogate_core::store::{StoreError, Swept};
 
 pub(super) type Id = [u8; 16];
-pub(super) type RelayKey = [u8; 32];
+pub(super) type KeyBytes = [u8; 32];
 
 pub(super) const SESSIONS: TableDefinition<&Id, &[u8]> = TableDefinition::new("sessions");
 pub(super) const BY_SUBJECT: TableDefinition<(&str, &Id), u64> = TableDefinition::new("sessions_by_subject");
@@ -39,10 +40,10 @@ pub(super) const BY_END: TableDefinition<(u64, &Id), ()> = TableDefinition::new(
 pub(super) const REVOCATIONS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("revocations");
 pub(super) const BY_UNTIL: TableDefinition<(u64, &[u8]), ()> = TableDefinition::new("revocations_by_until");
 pub(super) const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("revocation_log");
-/// The first write creates this table, so a store may lack it. Earlier program versions ignore the table.
-pub(super) const RELAYS: TableDefinition<&RelayKey, &[u8]> = TableDefinition::new("relay_records");
-pub(super) const RELAYS_BY_UNTIL: TableDefinition<(u64, &RelayKey), ()> =
-    TableDefinition::new("relay_records_by_until");
+/// The first write creates this table, so a store may lack it.
+pub(super) const ROWS: TableDefinition<(u8, &KeyBytes), &[u8]> = TableDefinition::new("rows");
+pub(super) const ROWS_BY_UNTIL: TableDefinition<(u8, u64, &KeyBytes), ()> = TableDefinition::new("rows_by_until");
+pub(super) const ROWS_IN: TableDefinition<u8, u64> = TableDefinition::new("rows_in");
 pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("rotogate_meta");
 
 pub(super) const SCHEMA_ROW: &str = "schema";
@@ -73,8 +74,8 @@ struct RevocationRow {
     until: Timestamp,
 }
 
-pub(super) fn decode_relay(id: RelayId, bytes: &[u8]) -> Result<RelayRecord, StoreError> {
-    decode(format_args!("{id:?}"), bytes)
+pub(super) fn decode_row(key: RowKey, bytes: &[u8]) -> Result<Row, StoreError> {
+    decode(format_args!("{key:?}"), bytes)
 }
 
 pub(super) fn meta_row(database: &Database, row: &str) -> Result<Option<Vec<u8>>, StoreError> {
@@ -123,8 +124,9 @@ pub(super) struct Writing<'t> {
     revocations: Table<'t, &'static [u8], &'static [u8]>,
     by_until: Table<'t, (u64, &'static [u8]), ()>,
     log: Table<'t, u64, &'static [u8]>,
-    relays: Table<'t, &'static RelayKey, &'static [u8]>,
-    relays_by_until: Table<'t, (u64, &'static RelayKey), ()>,
+    rows: Table<'t, (u8, &'static KeyBytes), &'static [u8]>,
+    rows_by_until: Table<'t, (u8, u64, &'static KeyBytes), ()>,
+    rows_in: Table<'t, u8, u64>,
     meta: Table<'t, &'static str, &'static [u8]>,
     head: StoreHead,
     changed: bool,
@@ -143,8 +145,9 @@ impl<'t> Writing<'t> {
             revocations: transaction.open_table(REVOCATIONS)?,
             by_until: transaction.open_table(BY_UNTIL)?,
             log: transaction.open_table(LOG)?,
-            relays: transaction.open_table(RELAYS)?,
-            relays_by_until: transaction.open_table(RELAYS_BY_UNTIL)?,
+            rows: transaction.open_table(ROWS)?,
+            rows_by_until: transaction.open_table(ROWS_BY_UNTIL)?,
+            rows_in: transaction.open_table(ROWS_IN)?,
             meta,
             head,
             changed: false,
@@ -382,45 +385,63 @@ impl State for Writing<'_> {
     }
 }
 
-impl RelayRows for Writing<'_> {
-    fn relay(&self, id: RelayId) -> Result<Option<RelayRecord>, Failure> {
-        let row = self.relays.get(&id.0).map_err(broken)?;
-        row.map(|row| decode_relay(id, row.value())).transpose().map_err(Failure::Refused)
+impl Writing<'_> {
+    fn count_rows(&mut self, space: Space, number: u64) -> Result<(), Failure> {
+        self.rows_in.insert(space.id(), number).map(drop).map_err(broken)
+    }
+}
+
+impl RowTable for Writing<'_> {
+    fn row(&self, space: Space, key: RowKey) -> Result<Option<Row>, Failure> {
+        let row = self.rows.get((space.id(), &key.0)).map_err(broken)?;
+        row.map(|row| decode_row(key, row.value())).transpose().map_err(Failure::Refused)
     }
 
-    fn put_relay(&mut self, id: RelayId, old: Option<&RelayRecord>, new: &RelayRecord) -> Result<(), Failure> {
+    fn rows_in(&self, space: Space) -> Result<u64, Failure> {
+        Ok(self.rows_in.get(space.id()).map_err(broken)?.map_or(0, |number| number.value()))
+    }
+
+    fn put_row(&mut self, space: Space, key: RowKey, old: Option<&Row>, new: &Row) -> Result<(), Failure> {
         let bytes = encode(new).map_err(Failure::Refused)?;
-        if let Some(old) = old {
-            self.relays_by_until.remove((old.until.as_millis(), &id.0)).map_err(broken)?;
+        match old {
+            Some(old) => {
+                self.rows_by_until.remove((space.id(), old.until.as_millis(), &key.0)).map_err(broken)?;
+            }
+            None => self.count_rows(space, self.rows_in(space)? + 1)?,
         }
-        self.relays_by_until.insert((new.until.as_millis(), &id.0), ()).map_err(broken)?;
-        self.relays.insert(&id.0, bytes.as_slice()).map_err(broken)?;
-        self.raise_time(new.since)?;
+        self.rows_by_until.insert((space.id(), new.until.as_millis(), &key.0), ()).map_err(broken)?;
+        self.rows.insert((space.id(), &key.0), bytes.as_slice()).map_err(broken)?;
         self.changed = true;
         Ok(())
     }
 
-    fn take_relay(&mut self, id: RelayId, old: &RelayRecord) -> Result<(), Failure> {
-        self.relays_by_until.remove((old.until.as_millis(), &id.0)).map_err(broken)?;
-        self.relays.remove(&id.0).map_err(broken)?;
+    fn take_row(&mut self, space: Space, key: RowKey, old: &Row) -> Result<(), Failure> {
+        self.rows_by_until.remove((space.id(), old.until.as_millis(), &key.0)).map_err(broken)?;
+        self.rows.remove((space.id(), &key.0)).map_err(broken)?;
+        self.count_rows(space, self.rows_in(space)?.saturating_sub(1))?;
         self.changed = true;
         Ok(())
     }
 
-    fn take_ended_relays(&mut self, now: Timestamp, limit: usize) -> Result<u64, Failure> {
-        let mut ended: Vec<(u64, RelayKey)> = Vec::new();
-        let to = (now.as_millis(), &[0xff; 32]);
-        for row in self.relays_by_until.range::<(u64, &RelayKey)>(..=to).map_err(broken)?.take(limit) {
-            let (key, ()) = row.map(|(key, unit)| (key, unit.value())).map_err(broken)?;
-            let (until, id) = key.value();
-            ended.push((until, *id));
+    fn take_ended_rows(&mut self, space: Space, now: Timestamp, limit: usize) -> Result<u64, Failure> {
+        let mut ended: Vec<(u64, KeyBytes)> = Vec::new();
+        let (from, to) = ((space.id(), 0, &[0; 32]), (space.id(), now.as_millis(), &[0xff; 32]));
+        for row in self.rows_by_until.range::<(u8, u64, &KeyBytes)>(from..=to).map_err(broken)?.take(limit) {
+            let (at, ()) = row.map(|(at, unit)| (at, unit.value())).map_err(broken)?;
+            let (_, until, key) = at.value();
+            ended.push((until, *key));
         }
-        for (until, id) in &ended {
-            self.relays_by_until.remove((*until, id)).map_err(broken)?;
-            self.relays.remove(id).map_err(broken)?;
+        if ended.is_empty() {
+            return Ok(0);
         }
-        self.changed |= !ended.is_empty();
-        Ok(ended.len() as u64)
+        for (until, key) in &ended {
+            self.rows_by_until.remove((space.id(), *until, key)).map_err(broken)?;
+            self.rows.remove((space.id(), key)).map_err(broken)?;
+        }
+        let removed = ended.len() as u64;
+        self.count_rows(space, self.rows_in(space)?.saturating_sub(removed))?;
+        self.changed = true;
+        Ok(removed)
     }
 }
 

@@ -16,7 +16,7 @@ mod crash;
 mod holding;
 mod loading;
 mod opening;
-mod relay;
+mod rows;
 
 const KEYRING: Uuid = Uuid::from_u128(0x6b65_7973);
 

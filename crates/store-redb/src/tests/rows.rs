@@ -1,16 +1,16 @@
-//! The records of the relay in a file.
+//! The rows of the parts in a file.
 
 use redb::{Builder, Durability};
 
 use super::*;
-use rotogate_core::store::conformance::relay::{done, id, pending};
-use rotogate_core::store::relay::{RelayInserted, RelayState, RelayStore, RelaySwapped, insert as insert_record, swap};
+use rotogate_core::store::conformance::rows::{SPACE, first, key, second};
+use rotogate_core::store::rows::{RowInserted, RowStore, RowSwapped, Space, insert as insert_row, swap as swap_row};
 use rotogate_core::store::rules::Rules;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn k10_the_redb_store_keeps_the_records_of_the_relay_and_of_keys() {
+async fn k10_the_redb_store_keeps_rows() {
     let places = Mutex::new(Vec::new());
-    conformance::run_relay(|| {
+    conformance::run_rows(|| {
         let place = Place::new();
         let store = Arc::new(place.open());
         places.lock().push(place);
@@ -20,30 +20,40 @@ async fn k10_the_redb_store_keeps_the_records_of_the_relay_and_of_keys() {
 }
 
 #[tokio::test]
-async fn records_of_the_relay_are_there_after_a_clean_stop_and_after_a_kill_and_not_in_a_backup() {
+async fn rows_are_there_after_a_clean_stop_and_after_a_kill_and_in_a_backup_only_if_their_space_says_so() {
+    const BACKED_UP: Space = Space::in_backups(1, "backed up rows", 10, 2000);
+    const COPIED: Space = Space::in_copies(1, "copied rows", 10, 2000);
     let place = Place::new();
     let store = place.open();
-    let first = pending(START);
-    store.insert_relay(id(1), first.clone(), START).await.unwrap();
-    store.insert_relay(id(2), first.clone(), START).await.unwrap();
-    let next = done(&first, later(START, 5));
-    assert_eq!(store.swap_relay(id(2), first.version(), next.clone()).await.unwrap(), RelaySwapped::Swapped);
-    assert_eq!(store.last_known_time().await.unwrap(), next.since, "a restart does not reopen what has ended");
+    let (old, moment) = (first(START), later(START, 5));
+    let new = second(moment);
+    for space in [SPACE, COPIED, BACKED_UP] {
+        store.insert_row(space, key(1), old.clone(), START).await.unwrap();
+        store.insert_row(space, key(2), old.clone(), START).await.unwrap();
+        let swapped = store.swap_row(space, key(2), old.version, new.clone(), moment).await;
+        assert_eq!(swapped.unwrap(), RowSwapped::Swapped);
+    }
+    assert_eq!(store.last_known_time().await.unwrap(), moment, "a restart does not reopen what has ended");
     let copy = place.dir.path().join("copy.redb");
     store.backup_to(&copy).await.unwrap();
     let killed = killed_copy(&place);
     store.close().await.unwrap();
     for place in [&place, &killed] {
         let again = place.open();
-        assert_eq!(again.load_relay(id(1)).await.unwrap(), Some(first.clone()));
-        assert_eq!(again.load_relay(id(2)).await.unwrap(), Some(next.clone()));
+        for space in [SPACE, COPIED, BACKED_UP] {
+            assert_eq!(again.load_row(space, key(1)).await.unwrap(), Some(old.clone()));
+            assert_eq!(again.load_row(space, key(2)).await.unwrap(), Some(new.clone()));
+        }
     }
     let copy = RedbStore::open(&copy, Options { high_water: None, ..place.options() }).unwrap();
-    assert_eq!(copy.load_relay(id(2)).await.unwrap(), None);
+    assert_eq!(copy.load_row(SPACE, key(2)).await.unwrap(), None);
+    assert_eq!(copy.load_row(COPIED, key(2)).await.unwrap(), None);
+    assert_eq!(copy.load_row(BACKED_UP, key(2)).await.unwrap(), Some(new));
+    assert_eq!(copy.sweep_rows(BACKED_UP, Timestamp::MAX).await.unwrap(), 2, "the copy sweeps its rows");
 }
 
 #[tokio::test]
-async fn a_store_of_an_earlier_version_has_no_records_and_takes_them() {
+async fn a_store_of_an_earlier_version_has_no_rows_and_takes_them() {
     let place = Place::new();
     let store = place.open();
     fill(&store).await;
@@ -53,16 +63,17 @@ async fn a_store_of_an_earlier_version_has_no_records_and_takes_them() {
     let file = std::fs::File::options().read(true).write(true).open(place.path()).unwrap();
     let database = Builder::new().create_file(file).unwrap();
     let transaction = database.begin_write().unwrap();
-    assert!(transaction.delete_table(schema::RELAYS).unwrap());
-    assert!(transaction.delete_table(schema::RELAYS_BY_UNTIL).unwrap());
+    assert!(transaction.delete_table(schema::ROWS).unwrap());
+    assert!(transaction.delete_table(schema::ROWS_BY_UNTIL).unwrap());
+    assert!(transaction.delete_table(schema::ROWS_IN).unwrap());
     transaction.commit().unwrap();
     drop(database);
     let store = place.open();
     assert_eq!(content(&store).await, before);
-    assert_eq!(store.load_relay(id(1)).await.unwrap(), None);
-    let first = pending(START);
-    assert_eq!(store.insert_relay(id(1), first.clone(), START).await.unwrap(), RelayInserted::Inserted);
-    assert_eq!(store.load_relay(id(1)).await.unwrap(), Some(first));
+    assert_eq!(store.load_row(SPACE, key(1)).await.unwrap(), None);
+    let row = first(START);
+    assert_eq!(store.insert_row(SPACE, key(1), row.clone(), START).await.unwrap(), RowInserted::Inserted);
+    assert_eq!(store.load_row(SPACE, key(1)).await.unwrap(), Some(row));
     assert_eq!(content(&store).await.0, before.0);
 }
 
@@ -80,26 +91,26 @@ async fn i35_a_crash_at_any_point_keeps_the_intent_and_the_answer_that_had_retur
     let file = std::fs::File::options().read(true).write(true).open(place.path()).unwrap();
     let backend = staged::StagedFile::holding(file).unwrap();
     let database = Builder::new().create_with_backend(backend.clone()).unwrap();
-    let first = pending(START);
-    let next = done(&first, later(START, 5));
+    let intent = first(START);
+    let reply = second(later(START, 5));
     let rules = Rules::new(conformance::ISSUER, conformance::LEEWAY);
     let opened = backend.steps();
     let mut acknowledged = vec![(0, None)];
-    for record in [&first, &next] {
+    for row in [&intent, &reply] {
         let mut transaction = database.begin_write().unwrap();
         transaction.set_durability(Durability::Immediate).unwrap();
         let mut state = Writing::open(&transaction, head).unwrap();
-        match record.state {
-            RelayState::Pending => {
-                assert_eq!(insert_record(&mut state, id(1), record, START).unwrap(), RelayInserted::Inserted);
-            }
-            _ => assert_eq!(swap(&mut state, id(1), first.version(), record).unwrap(), RelaySwapped::Swapped),
+        if row == &intent {
+            assert_eq!(insert_row(&mut state, (SPACE, key(1)), row, START).unwrap(), RowInserted::Inserted);
+        } else {
+            let swapped = swap_row(&mut state, (SPACE, key(1)), intent.version, row);
+            assert_eq!(swapped.unwrap(), RowSwapped::Swapped);
         }
         // The same commit contains the operation of another caller.
-        rules.insert(&mut state, &session("bob", record.sealed.len() as u64, START), SubjectBound::NONE).unwrap();
+        rules.insert(&mut state, &session("bob", row.bytes.len() as u64, START), SubjectBound::NONE).unwrap();
         head = state.finish().unwrap().unwrap();
         transaction.commit().unwrap();
-        acknowledged.push((backend.steps(), Some(record.clone())));
+        acknowledged.push((backend.steps(), Some(row.clone())));
     }
     let end = backend.steps();
     assert!(end > opened + 4, "{opened} {end}");
@@ -110,9 +121,9 @@ async fn i35_a_crash_at_any_point_keeps_the_intent_and_the_answer_that_had_retur
             let image = backend.crash(before.clone(), steps, || survives(survival, &mut random));
             place.replace(&image);
             let store = RedbStore::open(place.path(), Options { high_water: None, ..place.options() }).unwrap();
-            let known = store.load_relay(id(1)).await.unwrap();
+            let known = store.load_row(SPACE, key(1)).await.unwrap();
             let at_least = acknowledged.iter().rposition(|(at, _)| *at <= steps).unwrap();
-            let found = acknowledged.iter().position(|(_, record)| *record == known);
+            let found = acknowledged.iter().position(|(_, row)| *row == known);
             assert!(found.is_some_and(|found| found >= at_least), "step {steps}: {known:?} after {at_least}");
             let bobs = store.list(Filter::Subject("bob".into()), None, 10).await.unwrap().sessions.len();
             assert_eq!(Some(bobs), found, "one transaction, one moment");
