@@ -25,7 +25,7 @@
 //! | `{rg:0}:c:<name>` | string | a change that every node detects: state and first stamp; expires after a day |
 //! | `{rg:0}:l:<name>` | string | an attempt counter; expires when the full burst is available again |
 //! | `{rg:0}:k:<name>` | string | a remembered name; expires |
-//! | `{rg:0}:x:<id>`, `{rg:0}:xu` | string, sorted set | the relay's records and their expiry |
+//! | `{rg:0}:x<space>:<key>`, `{rg:0}:xu<space>` | string, sorted set | the rows of a part, and their expiry |
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -60,8 +60,8 @@ mod opening;
 mod options;
 mod partitions;
 mod record;
-mod relay;
 mod revoke;
+mod rows;
 mod script;
 mod sentinel;
 mod servers;

@@ -1,51 +1,65 @@
-//! The records of the relay.
+//! The rows of the parts.
 //!
 //! The caller's clock decides on expiry. The server's clock decides on deletion, an hour later. Clock differences are
-//! harmless, because records are valid for only a minute.
+//! harmless, because what a row says is checked by the part that reads it.
 
 use async_trait::async_trait;
+use futures_util::future::try_join_all;
 use redis::{Pipeline, Value};
 
 use super::partitions::{Partition, in_each};
-use super::record::{Op, millis, new_op, unknown_version};
-use super::script::{RELAY_INSERT, RELAY_REMOVE, RELAY_SWAP, RELAY_SWEEP, ScriptReply, unexpected};
+use super::record::{millis, unknown_version};
+use super::script::{ROW_INSERT, ROW_REMOVE, ROW_SWAP, ROW_SWEEP, ScriptReply, unexpected};
 use super::{RedisInner, RedisStore, drop_mut};
 use rotogate_core::clock::Timestamp;
 use rotogate_core::store::StoreError;
-use rotogate_core::store::kit::encoding::{decode, encode};
-use rotogate_core::store::relay::{
-    RelayId, RelayInserted, RelayRecord, RelayStore, RelaySwapped, RelayVersion, fits, may_replace,
+use rotogate_core::store::rows::{
+    Row, RowInserted, RowKey, RowStore, RowSwapped, RowVersion, Space, fits, may_replace,
 };
 
-const VERSION: u8 = 1;
-const FIXED: usize = 46;
+/// The format of rows.
+const FORMAT: u8 = 1;
 const SWEPT_AT_ONCE: u64 = 128;
 
-fn encode_relay(record: &RelayRecord, op: &Op) -> Result<Vec<u8>, StoreError> {
-    let encoded = encode(record)?;
-    Ok([&[VERSION], &op[..], &record.version().encode(), &millis(record.until), &encoded].concat())
+fn encode_row(row: &Row) -> Vec<u8> {
+    [&[FORMAT], &row.version.0[..], &millis(row.until), &row.bytes].concat()
 }
 
-fn decode_relay(id: RelayId, bytes: &[u8]) -> Result<RelayRecord, StoreError> {
-    match bytes.first() {
-        Some(&VERSION) => decode(format_args!("{id:?}"), bytes.get(FIXED..).unwrap_or_default()),
-        Some(version) => Err(unknown_version(format_args!("{id:?}"), (*version).into())),
-        None => Err(unexpected("an empty record")),
-    }
+fn decode_row(key: RowKey, bytes: &[u8]) -> Result<Row, StoreError> {
+    let rest = match bytes.split_first() {
+        Some((&FORMAT, rest)) => rest,
+        Some((format, _)) => return Err(unknown_version(format_args!("{key:?}"), (*format).into())),
+        None => return Err(unexpected("an empty row")),
+    };
+    let parts = rest.split_first_chunk().and_then(|(version, rest)| Some((version, rest.split_first_chunk()?)));
+    let Some((version, (until, bytes))) = parts else { return Err(unexpected("a row that is too short")) };
+    let until = Timestamp::from_millis(u64::from_be_bytes(*until));
+    Ok(Row { version: RowVersion(*version), until, bytes: bytes.to_vec() })
+}
+
+/// The start of the keys of a space's rows.
+fn prefix(partition: &Partition, space: Space) -> Vec<u8> {
+    partition.keys.named(&format!("x{}:", space.id()))
+}
+
+/// The key of the expiries of a space's rows.
+fn ends(partition: &Partition, space: Space) -> Vec<u8> {
+    partition.keys.named(&format!("xu{}", space.id()))
 }
 
 impl RedisInner {
-    fn relay_place(&self, id: RelayId) -> (&Partition, Vec<Vec<u8>>) {
-        let partition = self.partitions.of_bytes(&id.0);
-        (partition, vec![partition.keys.with("x:", &id.0), partition.keys.named("xu")])
+    fn row_place(&self, space: Space, key: RowKey) -> (&Partition, Vec<Vec<u8>>) {
+        let partition = self.partitions.of_bytes(&key.0);
+        let row = [prefix(partition, space), key.0.to_vec()].concat();
+        (partition, vec![row, ends(partition, space)])
     }
 
-    async fn sweep_relay_in(&self, partition: &Partition, now: Timestamp) -> Result<u64, StoreError> {
+    async fn sweep_rows_in(&self, partition: &Partition, space: Space, now: Timestamp) -> Result<u64, StoreError> {
         let mut swept = 0;
         loop {
             let (now, most) = (now.as_millis().to_string().into(), SWEPT_AT_ONCE.to_string().into());
-            let args = vec![now, most, partition.keys.named("x:")];
-            let reply = self.run(partition, &RELAY_SWEEP, vec![partition.keys.named("xu")], args).await?;
+            let args = vec![now, most, prefix(partition, space)];
+            let reply = self.run(partition, &ROW_SWEEP, vec![ends(partition, space)], args).await?;
             let removed = reply.with_status("swept")?.number()?;
             swept += removed;
             if removed < SWEPT_AT_ONCE {
@@ -54,113 +68,94 @@ impl RedisInner {
         }
     }
 
-    pub(super) async fn insert_relay(
-        &self,
-        op: Op,
-        id: RelayId,
-        record: &RelayRecord,
-        now: Timestamp,
-    ) -> Result<RelayInserted, StoreError> {
-        fits(record)?;
-        let args = vec![encode_relay(record, &op)?, millis(now).into(), id.0.into()];
-        let (partition, keys) = self.relay_place(id);
-        let mut answer =
-            self.run_as(&self.commands, partition, (op, partition.history()), &RELAY_INSERT, keys, args).await?;
-        match answer.status.as_str() {
-            "inserted" => Ok(RelayInserted::Inserted),
-            "present" => Ok(RelayInserted::Present(Box::new(decode_relay(id, &answer.bytes()?)?))),
-            _ => Err(other(id, &mut answer)),
-        }
-    }
-
-    pub(super) async fn swap_relay(
-        &self,
-        op: Op,
-        id: RelayId,
-        expected: RelayVersion,
-        record: &RelayRecord,
-    ) -> Result<RelaySwapped, StoreError> {
-        may_replace(expected, record)?;
-        let args = vec![encode_relay(record, &op)?, expected.encode(), id.0.into()];
-        let (partition, keys) = self.relay_place(id);
-        let mut answer =
-            self.run_as(&self.commands, partition, (op, partition.history()), &RELAY_SWAP, keys, args).await?;
-        match answer.status.as_str() {
-            "swapped" => Ok(RelaySwapped::Swapped),
-            "changed" => {
-                let now = answer.bytes()?;
-                let now = if now.is_empty() { None } else { Some(Box::new(decode_relay(id, &now)?)) };
-                Ok(RelaySwapped::Changed(now))
-            }
-            _ => Err(other(id, &mut answer)),
-        }
+    async fn row_keys_in(&self, partition: &Partition, space: Space) -> Result<Vec<RowKey>, StoreError> {
+        let all = |pipeline: &mut Pipeline| drop_mut(pipeline.cmd("ZRANGE").arg(ends(partition, space)).arg(0).arg(-1));
+        let mut replies = self.read(&self.commands, partition, all).await?;
+        let Some(Value::Array(members)) = replies.next() else { return Err(unexpected("no index")) };
+        let key = |member| match member {
+            Value::BulkString(key) => key.try_into().map(RowKey).map_err(|_| unexpected("no key of a row")),
+            _ => Err(unexpected("no key of a row")),
+        };
+        members.into_iter().map(key).collect()
     }
 }
 
-fn other(id: RelayId, answer: &mut ScriptReply) -> StoreError {
+fn other(key: RowKey, answer: &mut ScriptReply) -> StoreError {
     match answer.status.as_str() {
         "version" => {
-            answer.number().map_or_else(|error| error, |version| unknown_version(format_args!("{id:?}"), version))
+            answer.number().map_or_else(|error| error, |version| unknown_version(format_args!("{key:?}"), version))
         }
         _ => answer.unknown(),
     }
 }
 
 #[async_trait]
-impl RelayStore for RedisStore {
-    async fn load_relay(&self, id: RelayId) -> Result<Option<RelayRecord>, StoreError> {
-        let partition = self.0.partitions.of_bytes(&id.0);
-        let record = self.0.value_of(partition, partition.keys.with("x:", &id.0)).await?;
-        record.map(|record| decode_relay(id, &record)).transpose()
+impl RowStore for RedisStore {
+    async fn load_row(&self, space: Space, key: RowKey) -> Result<Option<Row>, StoreError> {
+        let (partition, keys) = self.0.row_place(space, key);
+        let at = keys.into_iter().next().unwrap_or_default();
+        let row = self.0.value_of(partition, at).await?;
+        row.map(|row| decode_row(key, &row)).transpose()
     }
 
-    async fn insert_relay(
+    async fn insert_row(&self, space: Space, key: RowKey, row: Row, now: Timestamp) -> Result<RowInserted, StoreError> {
+        fits(space, &row)?;
+        let most = (space.max_rows() / self.0.partitions.count() as u64).max(1);
+        let args = vec![encode_row(&row), millis(now).into(), key.0.into(), most.to_string().into()];
+        let (partition, keys) = self.0.row_place(space, key);
+        let mut answer = self.0.run(partition, &ROW_INSERT, keys, args).await?;
+        match answer.status.as_str() {
+            "inserted" => Ok(RowInserted::Inserted),
+            "present" => Ok(RowInserted::Present(Box::new(decode_row(key, &answer.bytes()?)?))),
+            "full" => Err(space.full()),
+            _ => Err(other(key, &mut answer)),
+        }
+    }
+
+    async fn swap_row(
         &self,
-        id: RelayId,
-        record: RelayRecord,
-        now: Timestamp,
-    ) -> Result<RelayInserted, StoreError> {
-        self.0.insert_relay(new_op()?, id, &record, now).await
+        space: Space,
+        key: RowKey,
+        expected: RowVersion,
+        row: Row,
+        _now: Timestamp,
+    ) -> Result<RowSwapped, StoreError> {
+        may_replace(space, expected, &row)?;
+        let args = vec![encode_row(&row), expected.0.into(), key.0.into()];
+        let (partition, keys) = self.0.row_place(space, key);
+        let mut answer = self.0.run(partition, &ROW_SWAP, keys, args).await?;
+        match answer.status.as_str() {
+            "swapped" => Ok(RowSwapped::Swapped),
+            "changed" => {
+                let now = answer.bytes()?;
+                let now = if now.is_empty() { None } else { Some(Box::new(decode_row(key, &now)?)) };
+                Ok(RowSwapped::Changed(now))
+            }
+            _ => Err(other(key, &mut answer)),
+        }
     }
 
-    async fn swap_relay(
-        &self,
-        id: RelayId,
-        expected: RelayVersion,
-        record: RelayRecord,
-    ) -> Result<RelaySwapped, StoreError> {
-        self.0.swap_relay(new_op()?, id, expected, &record).await
-    }
-
-    async fn remove_relay(&self, id: RelayId, expected: Option<RelayVersion>) -> Result<bool, StoreError> {
-        let expected = expected.map(|version| version.encode()).unwrap_or_default();
-        let args = vec![expected, id.0.into()];
-        let (partition, keys) = self.0.relay_place(id);
-        let mut answer = self.0.run(partition, &RELAY_REMOVE, keys, args).await?;
+    async fn remove_row(&self, space: Space, key: RowKey, expected: Option<RowVersion>) -> Result<bool, StoreError> {
+        let expected = expected.map(|version| version.0.to_vec()).unwrap_or_default();
+        let (partition, keys) = self.0.row_place(space, key);
+        let mut answer = self.0.run(partition, &ROW_REMOVE, keys, vec![expected, key.0.into()]).await?;
         match answer.status.as_str() {
             "removed" => Ok(answer.number()? == 1),
-            _ => Err(other(id, &mut answer)),
+            _ => Err(other(key, &mut answer)),
         }
     }
 
-    async fn relay_ids(&self) -> Result<Vec<RelayId>, StoreError> {
-        let mut ids = Vec::new();
-        for partition in self.0.partitions.iter() {
-            let key = partition.keys.named("xu");
-            let all = |pipeline: &mut Pipeline| drop_mut(pipeline.cmd("ZRANGE").arg(key).arg(0).arg(-1));
-            let mut replies = self.0.read(&self.0.commands, partition, all).await?;
-            let Some(Value::Array(members)) = replies.next() else { return Err(unexpected("no index")) };
-            let of_partition = members.into_iter().map(|member| match member {
-                Value::BulkString(id) => id.try_into().map(RelayId).map_err(|_| unexpected("no id of a record")),
-                _ => Err(unexpected("no id of a record")),
-            });
-            ids.extend(of_partition.collect::<Result<Vec<_>, _>>()?);
-        }
-        Ok(ids)
+    async fn row_keys(&self, space: Space, after: Option<RowKey>, limit: usize) -> Result<Vec<RowKey>, StoreError> {
+        let keys = self.0.partitions.iter().map(|partition| self.0.row_keys_in(partition, space));
+        let mut keys = try_join_all(keys).await?.concat();
+        keys.retain(|key| after.is_none_or(|after| *key > after));
+        keys.sort_unstable();
+        keys.truncate(limit);
+        Ok(keys)
     }
 
-    async fn sweep_relay(&self, now: Timestamp) -> Result<u64, StoreError> {
-        let swept = self.0.partitions.iter().map(|partition| self.0.sweep_relay_in(partition, now));
+    async fn sweep_rows(&self, space: Space, now: Timestamp) -> Result<u64, StoreError> {
+        let swept = self.0.partitions.iter().map(|partition| self.0.sweep_rows_in(partition, space, now));
         Ok(in_each(swept).await?.into_iter().sum())
     }
 }

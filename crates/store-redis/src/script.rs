@@ -34,10 +34,10 @@ scripts! {
 }
 
 scripts! {
-    RELAY_INSERT = "relay_insert",
-    RELAY_SWAP = "relay_swap",
-    RELAY_REMOVE = "relay_remove",
-    RELAY_SWEEP = "relay_sweep",
+    ROW_INSERT = "row_insert",
+    ROW_SWAP = "row_swap",
+    ROW_REMOVE = "row_remove",
+    ROW_SWEEP = "row_sweep",
 }
 
 const COMMON: &str = include_str!("scripts/common.lua");

@@ -1,13 +1,15 @@
--- Records: version 1, op 2-9, state, attempt, owner and since 10-38, until 39-46, encoded record.
--- KEYS: 5 record, 6 ends. ARGV: 3 record, 4 the caller's time, 5 id.
+-- Rows: format 1, version 2-17, until 18-25, bytes.
+-- KEYS: 5 row, 6 ends. ARGV: 3 row, 4 the caller's time, 5 key, 6 the maximum number of rows.
 local known = redis.call('GET', KEYS[5])
 if known then
     if not readable(known) then return answer('version', string.byte(known, 1)) end
-    if string.sub(known, 2, 9) == ARGV[2] then return answer('inserted') end
-    if later(string.sub(known, 39, 46), ARGV[4]) then return answer('present', known) end
+    if string.sub(known, 2, 17) == string.sub(ARGV[3], 2, 17) then return answer('inserted') end
+    if later(string.sub(known, 18, 25), ARGV[4]) then return answer('present', known) end
+elseif redis.call('ZCARD', KEYS[6]) >= tonumber(ARGV[6]) and not redis.call('ZSCORE', KEYS[6], ARGV[5]) then
+    return answer('full')
 end
 wrote()
-local till = string.sub(ARGV[3], 39, 46)
+local till = string.sub(ARGV[3], 18, 25)
 store(KEYS[5], ARGV[3], till)
 redis.call('ZADD', KEYS[6], integer(number(till)), ARGV[5])
 return answer('inserted')

@@ -34,9 +34,9 @@ async fn c1_nodes_on_a_cluster_pass_the_conformance_suite() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn c1_a_cluster_keeps_the_records_of_the_relay() {
+async fn c1_a_cluster_keeps_rows() {
     let site = Site::cluster();
-    conformance::run_relay(|| connect_now(&site)).await;
+    conformance::run_rows(|| connect_now(&site)).await;
 }
 
 /// Four nodes, whose inserts conflict, and sessions in all partitions.

@@ -115,7 +115,7 @@ async fn c29_ten_a_minute_over_five_nodes_are_ten() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn c1_k10_the_redis_store_keeps_the_records_of_the_relay_and_of_keys() {
+async fn c1_k10_the_redis_store_keeps_rows() {
     let server = Server::start(&[]);
-    conformance::run_relay(|| connect_now(&server)).await;
+    conformance::run_rows(|| connect_now(&server)).await;
 }
