@@ -262,7 +262,7 @@ async fn check_may_make(options: &PostgresOptions, connection: &Connection) -> R
 async fn check_rights(options: &PostgresOptions, connection: &Connection) -> Result<(), StoreError> {
     let schema = &options.schema;
     let tables = format!(
-        "select p || ' on table ' || t from unnest(array['head','stamp','session','revocation','revocation_log','node','relay','change','counter','remembered']) t, \
+        "select p || ' on table ' || t from unnest(array['head','stamp','session','revocation','revocation_log','node','part_row','part_row_count','change','counter','remembered']) t, \
          unnest(array['select','insert','update','delete']) p where not has_table_privilege('\"{schema}\".' || t, p) \
          union all select p || ' on sequence ' || q from unnest(array['log_id','writes']) q, unnest(array['usage','select']) p \
          where not has_sequence_privilege('\"{schema}\".' || q, p) \

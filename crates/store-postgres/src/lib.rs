@@ -29,7 +29,7 @@
 //! | `change` | changes that every node detects: present state, and the first node's stamp; kept for a day |
 //! | `counter` | the attempt counters, until the full burst is available again |
 //! | `remembered` | the remembered names |
-//! | `relay` | the records of the relay |
+//! | `part_row`, `part_row_count` | the rows of the parts, and their number |
 //! | `migration` | the migrations that were applied |
 
 use std::sync::Arc;
@@ -60,7 +60,7 @@ mod loss;
 mod migrate;
 mod options;
 mod record;
-mod relay;
+mod rows;
 mod shared;
 mod store;
 

@@ -25,7 +25,7 @@ const MIGRATIONS: [&[&str]; 1] = [&[
     include_str!("migrations/1/counter.sql"),
     include_str!("migrations/1/node.sql"),
     include_str!("migrations/1/copy.sql"),
-    include_str!("migrations/1/relay.sql"),
+    include_str!("migrations/1/rows.sql"),
 ]];
 /// How long to wait while another node applies migrations.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,149 +1,131 @@
-//! The records of the relay. The caller supplies the time for expiry.
+//! The rows of the parts. The caller supplies the time for expiry.
 
 use async_trait::async_trait;
 
-use super::call::{Arg, ResultRow};
-use super::record::millis;
-use super::{PostgresInner, PostgresStore};
+use super::PostgresStore;
+use super::call::{Arg, ResultRow, unexpected};
+use super::record::{millis, time};
 use rotogate_core::clock::Timestamp;
 use rotogate_core::store::StoreError;
 use rotogate_core::store::kit::begin::unknown_version;
-use rotogate_core::store::kit::encoding::{decode, encode};
-use rotogate_core::store::kit::fields::{Op, new_op};
-use rotogate_core::store::relay::{
-    RelayId, RelayInserted, RelayRecord, RelayStore, RelaySwapped, RelayVersion, fits, may_replace, refusal,
+use rotogate_core::store::rows::{
+    Row, RowInserted, RowKey, RowStore, RowSwapped, RowVersion, Space, fits, may_replace,
 };
 use rotogate_core::store::rules::MAX_SWEPT;
 
-/// The version of the row, not of the record.
-const VERSION: i16 = 1;
+/// The format of rows.
+const FORMAT: i16 = 1;
+/// The number of shares into which the number of a space's rows is divided.
+const SHARES: u64 = 64;
 
-fn record(id: RelayId, answer: &ResultRow) -> Result<RelayRecord, StoreError> {
-    match answer.get("o_version")? {
-        VERSION => decode(format_args!("{id:?}"), answer.get("o_record")?),
-        version => Err(of_other_version(id, version)),
+fn space_arg(space: Space) -> Arg {
+    Arg::Int(space.id().into())
+}
+
+fn row_of(key: RowKey, answer: &ResultRow) -> Result<Row, StoreError> {
+    match answer.get("o_format")? {
+        FORMAT => {
+            let version: &[u8] = answer.get("o_row_version")?;
+            let version = version.try_into().map(RowVersion).map_err(|_| unexpected("no version of a row"))?;
+            Ok(Row { version, until: time(answer.get("o_until")?), bytes: answer.get("o_bytes")? })
+        }
+        format => Err(of_other_format(key, format)),
     }
 }
 
-fn of_other_version(id: RelayId, version: i16) -> StoreError {
-    unknown_version("PostgreSQL", format_args!("{id:?}"), u64::try_from(version).unwrap_or_default())
+fn of_other_format(key: RowKey, format: i16) -> StoreError {
+    unknown_version("PostgreSQL", format_args!("{key:?}"), u64::try_from(format).unwrap_or_default())
 }
 
-fn other(id: RelayId, answer: &ResultRow) -> StoreError {
-    match (answer.status(), answer.get("o_version")) {
-        (Ok("version"), Ok(version)) => of_other_version(id, version),
+fn other(key: RowKey, answer: &ResultRow) -> StoreError {
+    match (answer.status(), answer.get("o_format")) {
+        (Ok("format"), Ok(format)) => of_other_format(key, format),
         _ => answer.unknown(),
     }
 }
 
-impl PostgresInner {
-    pub(super) async fn insert_relay(
-        &self,
-        op: Op,
-        id: RelayId,
-        new: &RelayRecord,
-        now: Timestamp,
-    ) -> Result<RelayInserted, StoreError> {
-        fits(new)?;
-        let args = vec![
-            Arg::bytes(&op),
-            Arg::bytes(&id.0),
-            Arg::bytes(&new.version().encode()),
-            Arg::Big(millis(new.until)),
-            Arg::Bytes(encode(new)?),
-            Arg::Big(millis(now)),
-        ];
-        let answer = self.one("rg_relay_insert", args).await?;
-        match answer.status()? {
-            "inserted" => Ok(RelayInserted::Inserted),
-            "present" => Ok(RelayInserted::Present(Box::new(record(id, &answer)?))),
-            _ => Err(other(id, &answer)),
-        }
-    }
-
-    pub(super) async fn swap_relay(
-        &self,
-        op: Op,
-        id: RelayId,
-        expected: RelayVersion,
-        new: &RelayRecord,
-    ) -> Result<RelaySwapped, StoreError> {
-        may_replace(expected, new)?;
-        let args = vec![
-            Arg::bytes(&op),
-            Arg::bytes(&id.0),
-            Arg::bytes(&expected.encode()),
-            Arg::bytes(&new.version().encode()),
-            Arg::Big(millis(new.until)),
-            Arg::Bytes(encode(new)?),
-        ];
-        let answer = self.one("rg_relay_swap", args).await?;
-        match answer.status()? {
-            "swapped" => Ok(RelaySwapped::Swapped),
-            "none" => Ok(RelaySwapped::Changed(None)),
-            "changed" => Ok(RelaySwapped::Changed(Some(Box::new(record(id, &answer)?)))),
-            _ => Err(other(id, &answer)),
-        }
-    }
-}
-
 #[async_trait]
-impl RelayStore for PostgresStore {
-    async fn load_relay(&self, id: RelayId) -> Result<Option<RelayRecord>, StoreError> {
-        let answer = self.0.one("rg_relay_load", vec![Arg::bytes(&id.0)]).await?;
+impl RowStore for PostgresStore {
+    async fn load_row(&self, space: Space, key: RowKey) -> Result<Option<Row>, StoreError> {
+        let answer = self.0.one("rg_row_load", vec![space_arg(space), Arg::bytes(&key.0)]).await?;
         match answer.status()? {
             "none" => Ok(None),
-            "found" => record(id, &answer).map(Some),
+            "found" => row_of(key, &answer).map(Some),
             _ => Err(answer.unknown()),
         }
     }
 
-    async fn insert_relay(
-        &self,
-        id: RelayId,
-        record: RelayRecord,
-        now: Timestamp,
-    ) -> Result<RelayInserted, StoreError> {
-        self.0.insert_relay(new_op()?, id, &record, now).await
-    }
-
-    async fn swap_relay(
-        &self,
-        id: RelayId,
-        expected: RelayVersion,
-        record: RelayRecord,
-    ) -> Result<RelaySwapped, StoreError> {
-        self.0.swap_relay(new_op()?, id, expected, &record).await
-    }
-
-    async fn remove_relay(&self, id: RelayId, expected: Option<RelayVersion>) -> Result<bool, StoreError> {
-        let expected = Arg::bytes_or_null(expected.map(|version| version.encode()).as_deref());
-        let answer = self.0.one("rg_relay_remove", vec![Arg::bytes(&id.0), expected]).await?;
+    async fn insert_row(&self, space: Space, key: RowKey, row: Row, now: Timestamp) -> Result<RowInserted, StoreError> {
+        fits(space, &row)?;
+        let most = (space.max_rows() / SHARES).max(1);
+        let args = vec![
+            space_arg(space),
+            Arg::bytes(&key.0),
+            Arg::bytes(&row.version.0),
+            Arg::Big(millis(row.until)),
+            Arg::Bytes(row.bytes.into()),
+            Arg::Big(millis(now)),
+            Arg::Big(i64::try_from(most).unwrap_or(i64::MAX)),
+        ];
+        let answer = self.0.one("rg_row_insert", args).await?;
         match answer.status()? {
-            "removed" => answer.get("o_removed"),
-            _ => Err(other(id, &answer)),
+            "inserted" => Ok(RowInserted::Inserted),
+            "present" => Ok(RowInserted::Present(Box::new(row_of(key, &answer)?))),
+            "full" => Err(space.full()),
+            _ => Err(other(key, &answer)),
         }
     }
 
-    async fn relay_ids(&self) -> Result<Vec<RelayId>, StoreError> {
-        self.relay_ids_after(None, usize::MAX).await
+    async fn swap_row(
+        &self,
+        space: Space,
+        key: RowKey,
+        expected: RowVersion,
+        row: Row,
+        _now: Timestamp,
+    ) -> Result<RowSwapped, StoreError> {
+        may_replace(space, expected, &row)?;
+        let args = vec![
+            space_arg(space),
+            Arg::bytes(&key.0),
+            Arg::bytes(&expected.0),
+            Arg::bytes(&row.version.0),
+            Arg::Big(millis(row.until)),
+            Arg::Bytes(row.bytes.into()),
+        ];
+        let answer = self.0.one("rg_row_swap", args).await?;
+        match answer.status()? {
+            "swapped" => Ok(RowSwapped::Swapped),
+            "none" => Ok(RowSwapped::Changed(None)),
+            "changed" => Ok(RowSwapped::Changed(Some(Box::new(row_of(key, &answer)?)))),
+            _ => Err(other(key, &answer)),
+        }
     }
 
-    async fn relay_ids_after(&self, after: Option<RelayId>, limit: usize) -> Result<Vec<RelayId>, StoreError> {
-        let after = Arg::bytes_or_null(after.as_ref().map(|RelayId(id)| &id[..]));
-        let rows = self.0.all("rg_relay_ids", vec![after, Arg::limit(limit)]).await?;
-        let id = |row: &ResultRow| {
-            let id: Vec<u8> = row.get("o_id")?;
-            id.try_into().map(RelayId).map_err(|_| refusal("the id of a relay record is malformed"))
+    async fn remove_row(&self, space: Space, key: RowKey, expected: Option<RowVersion>) -> Result<bool, StoreError> {
+        let expected = Arg::bytes_or_null(expected.as_ref().map(|RowVersion(version)| &version[..]));
+        let answer = self.0.one("rg_row_remove", vec![space_arg(space), Arg::bytes(&key.0), expected]).await?;
+        match answer.status()? {
+            "removed" => answer.get("o_removed"),
+            _ => Err(other(key, &answer)),
+        }
+    }
+
+    async fn row_keys(&self, space: Space, after: Option<RowKey>, limit: usize) -> Result<Vec<RowKey>, StoreError> {
+        let after = Arg::bytes_or_null(after.as_ref().map(|RowKey(key)| &key[..]));
+        let rows = self.0.all("rg_row_keys", vec![space_arg(space), after, Arg::limit(limit)]).await?;
+        let key = |row: &ResultRow| {
+            let key: &[u8] = row.get("o_key")?;
+            key.try_into().map(RowKey).map_err(|_| unexpected("no key of a row"))
         };
-        rows.iter().map(id).collect()
+        rows.iter().map(key).collect()
     }
 
-    async fn sweep_relay(&self, now: Timestamp) -> Result<u64, StoreError> {
+    async fn sweep_rows(&self, space: Space, now: Timestamp) -> Result<u64, StoreError> {
         let mut swept = 0;
         loop {
-            let args = vec![Arg::Big(millis(now)), Arg::limit(MAX_SWEPT)];
-            let removed = self.0.one("rg_relay_sweep", args).await?.count("o_removed")?;
+            let args = vec![space_arg(space), Arg::Big(millis(now)), Arg::limit(MAX_SWEPT)];
+            let removed = self.0.one("rg_row_sweep", args).await?.count("o_removed")?;
             swept += removed;
             if removed < MAX_SWEPT as u64 {
                 return Ok(swept);

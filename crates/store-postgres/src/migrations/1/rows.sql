@@ -1,113 +1,149 @@
--- The records of the relay.
+-- The rows of the parts.
 
-create function {s}.rg_relay_load(
-    p_known bytea, p_id bytea, out o_status text, out o_version smallint, out o_record bytea
+create function {s}.rg_row_share(p_key bytea) returns smallint language sql immutable as $$
+    select (get_byte(p_key, length(p_key) - 1) % 64)::smallint
+$$;
+
+create function {s}.rg_row_load(
+    p_known bytea, p_space integer, p_key bytea,
+    out o_status text, out o_format smallint, out o_row_version bytea, out o_until bigint, out o_bytes bytea
 ) language plpgsql as $$
 begin
     perform {s}.rg_begin(p_known, false);
-    select 'found', version, record into o_status, o_version, o_record from {s}.relay where id = p_id;
+    select 'found', format, version, until, bytes into o_status, o_format, o_row_version, o_until, o_bytes
+        from {s}.part_row where space = p_space and key = p_key;
     if not found then
         o_status := 'none';
     end if;
 end
 $$;
 
-create function {s}.rg_relay_insert(
-    p_known bytea, p_op bytea, p_id bytea, p_mark bytea, p_until bigint, p_record bytea, p_now bigint,
-    out o_status text, out o_version smallint, out o_record bytea
+create function {s}.rg_row_insert(
+    p_known bytea, p_space integer, p_key bytea, p_version bytea, p_until bigint, p_bytes bytea, p_now bigint,
+    p_most bigint,
+    out o_status text, out o_format smallint, out o_row_version bytea, out o_until bigint, out o_bytes bytea
 ) language plpgsql as $$
 declare
-    known {s}.relay%rowtype;
+    known {s}.part_row%rowtype;
 begin
     perform {s}.rg_begin(p_known, true);
     o_status := 'inserted';
-    insert into {s}.relay values (p_id, 1, p_op, p_mark, p_until, p_record) on conflict (id) do nothing;
+    insert into {s}.part_row values (p_space, p_key, 1, p_version, p_until, p_bytes) on conflict (space, key) do nothing;
     if found then
+        insert into {s}.part_row_count as c values (p_space, {s}.rg_row_share(p_key), 1)
+            on conflict (space, share) do update set rows = c.rows + 1 where c.rows < p_most;
+        if not found then
+            delete from {s}.part_row where space = p_space and key = p_key;
+            o_status := 'full';
+        end if;
         return;
     end if;
-    select * into known from {s}.relay where id = p_id for update;
+    select * into known from {s}.part_row where space = p_space and key = p_key for update;
     if not found then
-        -- The record was removed at this very moment. The caller retries.
-        raise exception 'the record is gone' using errcode = 'serialization_failure';
+        -- The row was removed at this very moment. The caller retries.
+        raise exception 'the row is gone' using errcode = 'serialization_failure';
     end if;
-    o_version := known.version;
-    if known.version <> 1 then
-        o_status := 'version';
-    elsif known.op = p_op then
+    o_format := known.format;
+    if known.format <> 1 then
+        o_status := 'format';
+    elsif known.version = p_version then
         perform {s}.rg_touch();
     elsif known.until > p_now then
         o_status := 'present';
-        o_record := known.record;
+        o_row_version := known.version;
+        o_until := known.until;
+        o_bytes := known.bytes;
     else
-        update {s}.relay set op = p_op, mark = p_mark, until = p_until, record = p_record where id = p_id;
+        update {s}.part_row set version = p_version, until = p_until, bytes = p_bytes
+            where space = p_space and key = p_key;
     end if;
 end
 $$;
 
-create function {s}.rg_relay_swap(
-    p_known bytea, p_op bytea, p_id bytea, p_expected bytea, p_mark bytea, p_until bigint, p_record bytea,
-    out o_status text, out o_version smallint, out o_record bytea
+create function {s}.rg_row_swap(
+    p_known bytea, p_space integer, p_key bytea, p_expected bytea, p_version bytea, p_until bigint, p_bytes bytea,
+    out o_status text, out o_format smallint, out o_row_version bytea, out o_until bigint, out o_bytes bytea
 ) language plpgsql as $$
 declare
-    known {s}.relay%rowtype;
+    known {s}.part_row%rowtype;
 begin
     perform {s}.rg_begin(p_known, true);
-    select * into known from {s}.relay where id = p_id for update;
+    select * into known from {s}.part_row where space = p_space and key = p_key for update;
     if not found then
         o_status := 'none';
         return;
     end if;
-    o_version := known.version;
-    if known.version <> 1 then
-        o_status := 'version';
-    elsif known.op = p_op then
+    o_format := known.format;
+    if known.format <> 1 then
+        o_status := 'format';
+    elsif known.version = p_version then
         perform {s}.rg_touch();
         o_status := 'swapped';
-    elsif known.mark <> p_expected then
+    elsif known.version <> p_expected then
         o_status := 'changed';
-        o_record := known.record;
+        o_row_version := known.version;
+        o_until := known.until;
+        o_bytes := known.bytes;
     else
-        update {s}.relay set op = p_op, mark = p_mark, until = p_until, record = p_record where id = p_id;
+        update {s}.part_row set version = p_version, until = p_until, bytes = p_bytes
+            where space = p_space and key = p_key;
         o_status := 'swapped';
     end if;
 end
 $$;
 
-create function {s}.rg_relay_remove(
-    p_known bytea, p_id bytea, p_expected bytea, out o_status text, out o_version smallint, out o_removed boolean
+create function {s}.rg_row_remove(
+    p_known bytea, p_space integer, p_key bytea, p_expected bytea,
+    out o_status text, out o_format smallint, out o_removed boolean
 ) language plpgsql as $$
 begin
     perform {s}.rg_begin(p_known, true);
     o_status := 'removed';
-    delete from {s}.relay where id = p_id and version = 1 and (p_expected is null or mark = p_expected);
+    delete from {s}.part_row
+        where space = p_space and key = p_key and format = 1 and (p_expected is null or version = p_expected);
     o_removed := found;
-    if not o_removed then
-        select version into o_version from {s}.relay where id = p_id and version <> 1;
-        if found then
-            o_status := 'version';
-        end if;
+    if o_removed then
+        update {s}.part_row_count set rows = rows - 1 where space = p_space and share = {s}.rg_row_share(p_key);
+        return;
+    end if;
+    select format into o_format from {s}.part_row where space = p_space and key = p_key and format <> 1;
+    if found then
+        o_status := 'format';
     end if;
 end
 $$;
 
-create function {s}.rg_relay_sweep(
-    p_known bytea, p_now bigint, p_limit integer, out o_status text, out o_removed bigint
+-- The counters are locked in the order of their shares, so that two sweeps do not wait for each other.
+create function {s}.rg_row_sweep(
+    p_known bytea, p_space integer, p_now bigint, p_limit integer, out o_status text, out o_removed bigint
 ) language plpgsql as $$
+declare
+    gone record;
 begin
     perform {s}.rg_begin(p_known, true);
     o_status := 'swept';
-    delete from {s}.relay where id in (
-        select id from {s}.relay where until <= p_now order by until limit p_limit for update skip locked
-    );
-    get diagnostics o_removed = row_count;
+    o_removed := 0;
+    for gone in
+        with ended as (
+            delete from {s}.part_row where space = p_space and key in (
+                select key from {s}.part_row where space = p_space and until <= p_now
+                    order by until limit p_limit for update skip locked
+            ) returning key
+        )
+        select {s}.rg_row_share(key) as share, count(*) as number from ended group by 1 order by 1
+    loop
+        update {s}.part_row_count set rows = rows - gone.number where space = p_space and share = gone.share;
+        o_removed := o_removed + gone.number;
+    end loop;
 end
 $$;
 
--- Returns the ids after a given id, in order. A copy of the store uses it while no gate runs, and so do lists of
--- API keys.
-create function {s}.rg_relay_ids(p_known bytea, p_after bytea, p_limit integer) returns table (o_status text, o_id bytea) language plpgsql as $$
+-- Returns the keys after a given key, in order.
+create function {s}.rg_row_keys(p_known bytea, p_space integer, p_after bytea, p_limit integer)
+    returns table (o_status text, o_key bytea) language plpgsql as $$
 begin
     perform {s}.rg_begin(p_known, false);
-    return query select 'id', id from {s}.relay where p_after is null or id > p_after order by id limit p_limit;
+    return query select 'key', key from {s}.part_row
+        where space = p_space and (p_after is null or key > p_after) order by key limit p_limit;
 end
 $$;

@@ -75,15 +75,26 @@ create table {s}.node (
     restored bytea
 );
 
-create table {s}.relay (
-    id bytea primary key,
-    version smallint not null,
-    op bytea not null,
-    mark bytea not null,
+-- The rows of the parts of a gate.
+create table {s}.part_row (
+    space integer not null,
+    key bytea not null,
+    format smallint not null,
+    version bytea not null,
     until bigint not null,
-    record bytea not null
+    bytes bytea not null,
+    primary key (space, key)
 );
-create index relay_until on {s}.relay (until);
+create index part_row_until on {s}.part_row (space, until);
+
+-- The number of rows in each of 64 shares of a space, by the last byte of the key. One counter would be locked by every
+-- insert.
+create table {s}.part_row_count (
+    space integer not null,
+    share smallint not null,
+    rows bigint not null,
+    primary key (space, share)
+) with (fillfactor = 50);
 
 -- Changes that every node detects: the present state, and the stamp from the first node that detected it.
 create table {s}.change (
