@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 
 use super::dpop::{GoodProof, Proofs, TRY_AGAIN};
 use super::provider::{Meaning, ProviderReply, ProviderRequest, SendError};
+use super::record::{EXCHANGES, RelayRecord};
 use super::seal::NotSealed;
 pub use rotogate_core::bounds::MAX_RELAYED_TOKEN as MAX_TOKEN;
 use rotogate_core::clock::EngineClock;
@@ -32,7 +33,7 @@ use rotogate_core::overload::{Bound, Pool, PoolPermit};
 use rotogate_core::random::{NoRandomness, random};
 use rotogate_core::session::confirm::TokenDigest;
 use rotogate_core::store::Store;
-use rotogate_core::store::relay::{RelayId, RelayStore};
+use rotogate_core::store::rows::{RowInserted, RowKey, RowStore, RowSwapped, RowVersion};
 
 mod answer;
 mod ask;
@@ -72,7 +73,7 @@ pub struct Relay {
 struct Core {
     endpoint: String,
     settings: ArcSwap<RelaySettings>,
-    store: Arc<dyn RelayStore>,
+    store: Arc<dyn RowStore>,
     limits: Arc<Limits>,
     end_tokens: Arc<dyn EndTokens>,
     clock: Arc<EngineClock>,
@@ -80,7 +81,7 @@ struct Core {
     owner: [u8; 16],
     is_alone: bool,
     /// The exchanges in progress.
-    flights: Flights<RelayId, Arc<Finished>>,
+    flights: Flights<RowKey, Arc<Finished>>,
     /// The number of tasks that exchange or revoke a token.
     under_way: watch::Sender<usize>,
     /// The permits of these tasks.
@@ -333,7 +334,7 @@ impl Relay {
     /// # Errors
     /// The store fails.
     pub async fn sweep(&self) -> Result<u64, StoreError> {
-        self.core.store.sweep_relay(self.core.clock.now()).await
+        self.core.store.sweep_rows(EXCHANGES, self.core.clock.now()).await
     }
 }
 
@@ -401,6 +402,28 @@ impl Core {
             _ => RelayAnswer::unavailable(RETRY_AFTER, denial.reason()),
         })?;
         Ok(place)
+    }
+
+    /// Loads the record of a token, even if it has expired.
+    async fn record(&self, id: RowKey) -> Result<Option<RelayRecord>, StoreError> {
+        self.store.load_row(EXCHANGES, id).await?.as_ref().map(RelayRecord::read).transpose()
+    }
+
+    /// Stores the record of a token. Returns false if the token has a record.
+    async fn insert_record(&self, id: RowKey, record: &RelayRecord) -> Result<bool, StoreError> {
+        let inserted = self.store.insert_row(EXCHANGES, id, record.row()?, record.since).await?;
+        Ok(inserted == RowInserted::Inserted)
+    }
+
+    /// Replaces the record of a token. Returns false if the record has another version, or was removed.
+    async fn replace_record(&self, id: RowKey, old: RowVersion, new: &RelayRecord) -> Result<bool, StoreError> {
+        let swapped = self.store.swap_row(EXCHANGES, id, old, new.row()?, new.since).await?;
+        Ok(swapped == RowSwapped::Swapped)
+    }
+
+    /// Removes the record of a token, if it has this version. Without a version, removes any record.
+    async fn remove_record(&self, id: RowKey, version: Option<RowVersion>) -> Result<bool, StoreError> {
+        self.store.remove_row(EXCHANGES, id, version).await
     }
 
     fn is_due(&self, kind: &'static str) -> Option<u64> {

@@ -6,7 +6,8 @@
 //! decrypts its stored reply.
 //!
 //! [`engine`] has the steps of an exchange, [`provider`] the interface to a provider, [`http`] a provider at URLs,
-//! [`oauth`] the replies of RFC 6749, [`seal`] the keys, and `dpop` the proofs of RFC 9449.
+//! [`oauth`] the replies of RFC 6749, [`record`] the rows in the store, [`seal`] the keys, and `dpop` the proofs of RFC
+//! 9449.
 
 mod dpop;
 pub mod engine;
@@ -14,6 +15,7 @@ pub mod engine;
 pub mod http;
 pub mod oauth;
 pub mod provider;
+pub mod record;
 pub mod seal;
 
 pub use engine::{

@@ -7,7 +7,7 @@
 //! id     = HKDF-Expand(PRK, "rotogate relay id", 32)
 //! key    = HKDF-Expand(PRK, "rotogate relay seal" ‖ client id ‖ SHA-256(credential) ‖ jkt, 32)
 //! params = HMAC(HKDF-Expand(PRK, "rotogate relay params"), scope ‖ resource ‖ audience)
-//! sealed = nonce ‖ AES-256-GCM(key, nonce, answer, aad = version ‖ id ‖ the record's other fields)
+//! sealed = nonce ‖ AES-256-GCM(key, nonce, answer, aad = scheme ‖ id ‖ the record's other fields)
 //! ```
 //!
 //! HMAC, HKDF and the digest use SHA-256. The store by itself reveals nothing about T, and the id cannot be computed
@@ -21,9 +21,11 @@ use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
+use super::record::{RelayRecord, RelayState};
+use rotogate_core::clock::Timestamp;
 use rotogate_core::random::are_equal;
 use rotogate_core::session::confirm::TokenDigest;
-use rotogate_core::store::relay::{RelayId, RelayRecord, RelayState};
+use rotogate_core::store::rows::{Row, RowKey, RowVersion, Space};
 use rotogate_core::token::Keyring;
 #[cfg(feature = "browser-oidc")]
 use rotogate_core::token::session_cookie::VaultSecret;
@@ -97,16 +99,16 @@ impl Sealer {
     ///
     /// # Errors
     /// The cryptographic library fails.
-    pub fn use_ids(&self, token: &TokenDigest) -> Result<Vec<RelayId>, NotSealed> {
-        let id = |salt: &Salt| Ok(RelayId(*expand(&salt.extract(token), &fields([LABEL_USE]))?));
+    pub fn use_ids(&self, token: &TokenDigest) -> Result<Vec<RowKey>, NotSealed> {
+        let id = |salt: &Salt| Ok(RowKey(*expand(&salt.extract(token), &fields([LABEL_USE]))?));
         self.salts.iter().map(id).collect()
     }
 }
 
 /// The keys for one token and one presenter.
 pub struct RelayKeys {
-    id: RelayId,
-    kept_id: RelayId,
+    id: RowKey,
+    kept_id: RowKey,
     seal: Zeroizing<[u8; 32]>,
     params: hmac::Key,
 }
@@ -123,8 +125,8 @@ impl RelayKeys {
         let label = [label.as_slice()];
         let params = prk.expand(&label, HMAC_SHA256).map_err(|_| NotSealed)?;
         Ok(Self {
-            id: RelayId(*expand(prk, &fields([LABEL_ID]))?),
-            kept_id: RelayId(*expand(prk, &fields([LABEL_KEPT]))?),
+            id: RowKey(*expand(prk, &fields([LABEL_ID]))?),
+            kept_id: RowKey(*expand(prk, &fields([LABEL_KEPT]))?),
             seal: expand(prk, &info)?,
             params: hmac::Key::from(params),
         })
@@ -139,17 +141,17 @@ impl RelayKeys {
     pub fn vault(secret: &VaultSecret) -> Result<Self, NotSealed> {
         let prk = Prk::new_less_safe(HKDF_SHA256, secret.secret.as_slice());
         let params = prk.expand(&[LABEL_PARAMS], HMAC_SHA256).map_err(|_| NotSealed)?;
-        let id = RelayId(secret.id);
+        let id = RowKey(secret.id);
         Ok(Self { id, kept_id: id, seal: expand(&prk, LABEL_VAULT)?, params: hmac::Key::from(params) })
     }
 
     /// Returns the id of the token's record in the store. The id does not depend on the presenter.
-    pub fn id(&self) -> RelayId {
+    pub fn id(&self) -> RowKey {
         self.id
     }
 
     /// Returns the id of the row that keeps the token's reply after the grace period.
-    pub fn kept_id(&self) -> RelayId {
+    pub fn kept_id(&self) -> RowKey {
         self.kept_id
     }
 
@@ -180,25 +182,47 @@ impl RelayKeys {
     /// # Errors
     /// The cryptographic library or the random source fails.
     pub fn seal(&self, mut record: RelayRecord, answer: &[u8]) -> Result<RelayRecord, NotSealed> {
-        let key = RandomizedNonceKey::new(&AES_256_GCM, self.seal.as_slice()).map_err(|_| NotSealed)?;
-        let mut body = Zeroizing::new(answer.to_vec());
-        // Reserves room for the tag, because a reallocation would leave a copy of the plain reply behind.
-        body.reserve_exact(AES_256_GCM.tag_len());
-        let nonce = key.seal_in_place_append_tag(Aad::from(self.aad(&record)), &mut *body).map_err(|_| NotSealed)?;
-        let mut sealed = Vec::with_capacity(NONCE + body.len());
-        sealed.extend_from_slice(nonce.as_ref());
-        sealed.extend_from_slice(&body);
-        record.sealed = sealed;
+        record.version = RowVersion::random().map_err(|_| NotSealed)?;
+        record.sealed = self.sealed(&self.aad(&record), answer)?;
         Ok(record)
     }
 
     /// Returns the reply of a record, or `None` if it was sealed for another token, client, credential or DPoP key,
     /// or if the record was changed.
     pub fn open(&self, record: &RelayRecord) -> Option<Zeroizing<Vec<u8>>> {
+        self.opened(&self.aad(record), &record.sealed)
+    }
+
+    /// Seals this text as a row of another space than that of the records. The text is bound to the space, to the key,
+    /// and to the row's expiry and version.
+    ///
+    /// # Errors
+    /// The cryptographic library or the random source fails.
+    pub fn seal_row(&self, at: (Space, RowKey), until: Timestamp, text: &[u8]) -> Result<Row, NotSealed> {
+        let version = RowVersion::random().map_err(|_| NotSealed)?;
+        let bytes = self.sealed(&row_aad(at, until, version), text)?;
+        Ok(Row { version, until, bytes })
+    }
+
+    /// Returns the text of a row, or `None` if it was sealed under other keys or as another row, or was changed.
+    pub fn open_row(&self, at: (Space, RowKey), row: &Row) -> Option<Zeroizing<Vec<u8>>> {
+        self.opened(&row_aad(at, row.until, row.version), &row.bytes)
+    }
+
+    fn sealed(&self, aad: &[u8], text: &[u8]) -> Result<Vec<u8>, NotSealed> {
+        let key = RandomizedNonceKey::new(&AES_256_GCM, self.seal.as_slice()).map_err(|_| NotSealed)?;
+        let mut body = Zeroizing::new(text.to_vec());
+        // Reserves room for the tag, because a reallocation would leave a copy of the plain text behind.
+        body.reserve_exact(AES_256_GCM.tag_len());
+        let nonce = key.seal_in_place_append_tag(Aad::from(aad), &mut *body).map_err(|_| NotSealed)?;
+        Ok([nonce.as_ref().as_slice(), body.as_slice()].concat())
+    }
+
+    fn opened(&self, aad: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let key = RandomizedNonceKey::new(&AES_256_GCM, self.seal.as_slice()).ok()?;
-        let (nonce, sealed) = record.sealed.split_first_chunk::<NONCE>()?;
+        let (nonce, sealed) = sealed.split_first_chunk::<NONCE>()?;
         let mut body = Zeroizing::new(sealed.to_vec());
-        let length = key.open_in_place(Nonce::from(nonce), Aad::from(self.aad(record)), &mut body).ok()?.len();
+        let length = key.open_in_place(Nonce::from(nonce), Aad::from(aad), &mut body).ok()?.len();
         body.truncate(length);
         Some(body)
     }
@@ -217,8 +241,14 @@ impl RelayKeys {
         aad.extend_from_slice(&self.id.0);
         aad.extend_from_slice(&record.owner);
         aad.extend_from_slice(&record.params);
+        aad.extend_from_slice(&record.version.0);
         aad
     }
+}
+
+/// The second byte differs from the state of each record.
+fn row_aad((space, key): (Space, RowKey), until: Timestamp, version: RowVersion) -> Vec<u8> {
+    [&[VERSION, 0xff, space.id()], &key.0[..], &until.as_millis().to_be_bytes(), &version.0].concat()
 }
 
 /// Encodes each field with its length, so that different lists of fields never have the same bytes.

@@ -10,11 +10,12 @@ use super::kept::Keeping;
 use super::look::Before;
 use super::{Core, LEASE_MARGIN, MAX_RETRY_AFTER, RETRY_AFTER, RelayRules, RelaySettings};
 use crate::relay::provider::{Meaning, ProviderReply, SendError};
+use crate::relay::record::{RelayRecord, RelayState};
 use crate::relay::seal::{NotSealed, Params, RelayKeys};
 use rotogate_core::fault::{Chain, Fault};
 use rotogate_core::session::confirm::token_digest;
 use rotogate_core::store::StoreError;
-use rotogate_core::store::relay::{RelayInserted, RelayRecord, RelayState, RelaySwapped};
+use rotogate_core::store::rows::RowVersion;
 
 /// The grace period of a reply without a new refresh token. It is short, because the token remains valid at the
 /// provider.
@@ -53,7 +54,7 @@ impl Core {
         // A `Dead` record shows that the provider refused another presenter. It is not an attempt of this presenter.
         let unknown = before.as_ref().filter(|record| record.state != RelayState::Dead);
         let intent = self.intent(rules, keys, &presentation.presented.params, unknown)?;
-        match self.claim(keys, before.as_ref(), intent.clone()).await {
+        match self.claim(keys, before.as_ref(), &intent).await {
             Ok(true) => {}
             Ok(false) => return Ok(End::Again),
             Err(error) => {
@@ -125,6 +126,7 @@ impl Core {
             until: lease.plus(rules.grace),
             params: keys.params(params),
             sealed: Vec::new(),
+            version: RowVersion::default(),
         };
         keys.seal(intent, &[])
     }
@@ -134,17 +136,11 @@ impl Core {
         &self,
         keys: &RelayKeys,
         before: Option<&RelayRecord>,
-        intent: RelayRecord,
+        intent: &RelayRecord,
     ) -> Result<bool, StoreError> {
         match before {
-            Some(old) => {
-                let swapped = self.store.swap_relay(keys.id(), old.version(), intent).await?;
-                Ok(swapped == RelaySwapped::Swapped)
-            }
-            None => {
-                let now = intent.since;
-                Ok(self.store.insert_relay(keys.id(), intent, now).await? == RelayInserted::Inserted)
-            }
+            Some(old) => self.replace_record(keys.id(), old.version, intent).await,
+            None => self.insert_record(keys.id(), intent).await,
         }
     }
 
@@ -226,7 +222,7 @@ impl Core {
         let record = RelayRecord { state, since: now, until: now.plus(grace), ..intent.clone() };
         let sealed = reply.encode().ok_or(NotSealed).and_then(|bytes| keys.seal(record, &bytes));
         match sealed {
-            Ok(record) if grace > Duration::ZERO => self.swap(keys, intent, record).await,
+            Ok(record) if grace > Duration::ZERO => self.swap(keys, intent, &record).await,
             Ok(_) => self.remove(keys, intent).await,
             Err(error) => {
                 tracing::error!(
@@ -257,7 +253,7 @@ impl Core {
         let until = now.plus(rules.grace);
         let record = RelayRecord { state: RelayState::Unknown, since: now, until, ..intent.clone() };
         if let Ok(record) = keys.seal(record, &[]) {
-            self.swap(keys, intent, record).await;
+            self.swap(keys, intent, &record).await;
         }
         End::Unavailable(RETRY_AFTER, "relay_unknown")
     }
@@ -272,15 +268,15 @@ impl Core {
         let record =
             RelayRecord { state: RelayState::Unknown, attempt, since: self.clock.now(), until, ..intent.clone() };
         if let Ok(record) = keys.seal(record, &[]) {
-            self.swap(keys, intent, record).await;
+            self.swap(keys, intent, &record).await;
         }
     }
 
     /// Replaces the intent. Returns false if a revocation has removed the intent.
-    async fn swap(&self, keys: &RelayKeys, intent: &RelayRecord, record: RelayRecord) -> bool {
-        match self.store.swap_relay(keys.id(), intent.version(), record).await {
-            Ok(RelaySwapped::Swapped) => {}
-            Ok(RelaySwapped::Changed(_)) => {
+    async fn swap(&self, keys: &RelayKeys, intent: &RelayRecord, record: &RelayRecord) -> bool {
+        match self.replace_record(keys.id(), intent.version, record).await {
+            Ok(true) => {}
+            Ok(false) => {
                 tracing::debug!(
                     endpoint = self.endpoint,
                     "relay: a revocation has already removed the record of a token"
@@ -302,7 +298,7 @@ impl Core {
 
     /// Removes the intent. Returns false if a revocation has removed it.
     async fn remove(&self, keys: &RelayKeys, intent: &RelayRecord) -> bool {
-        let removed = self.store.remove_relay(keys.id(), Some(intent.version())).await;
+        let removed = self.remove_record(keys.id(), Some(intent.version)).await;
         if let Err(error) = &removed {
             tracing::error!(
                 endpoint = self.endpoint,

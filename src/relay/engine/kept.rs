@@ -20,14 +20,13 @@ use super::flight::{End, Presentation};
 use super::look::Known;
 use super::{Core, Presented, RelayAnswer, RelaySettings};
 use crate::relay::provider::{ProviderReply, Renewal};
+use crate::relay::record::{KEPT_REPLIES, RelayRecord, RelayState, TOKEN_USES};
 use crate::relay::seal::{NotSealed, Presenter, RelayKeys};
 use rotogate_core::bounds::MAX_KEPT_REPLY;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::fault::{Chain, Fault, StoreError};
 use rotogate_core::session::confirm::{TokenDigest, token_digest};
-use rotogate_core::store::relay::{
-    KEPT_OWNER, RelayId, RelayInserted, RelayRecord, RelayState, RelaySwapped, RelayVersion, USE_OWNER,
-};
+use rotogate_core::store::rows::{Row, RowInserted, RowKey, RowSwapped, RowVersion};
 
 /// The maximum number of replies that a process keeps for one endpoint. docs/relay.md states it.
 pub(super) const MAX_KEPT: usize = 100_000;
@@ -41,7 +40,9 @@ const COUNTED_AGAIN: usize = 32;
 pub(super) struct Kept {
     /// The index of the key that decrypted the reply, among the keys of the presented token.
     place: usize,
-    pub(super) version: RelayVersion,
+    pub(super) version: RowVersion,
+    /// When the reply was kept.
+    pub(super) since: Timestamp,
     pub(super) reply: ProviderReply,
     claims: Vec<u8>,
 }
@@ -67,6 +68,7 @@ pub(super) struct Renewed {
 /// The plaintext of a kept reply's row.
 #[derive(Serialize, Deserialize)]
 struct KeptContent<'a> {
+    since: Timestamp,
     #[serde(borrow)]
     reply: &'a [u8],
     #[serde(borrow)]
@@ -76,22 +78,22 @@ struct KeptContent<'a> {
 /// The kept replies that this process has stored, with their ends and sizes.
 #[derive(Default)]
 pub(super) struct KeptRows {
-    rows: Mutex<Rows>,
+    rows: Mutex<CountedRows>,
     /// How often a reply was not kept because of a bound.
     pub(super) dropped: AtomicU64,
 }
 
 #[derive(Default)]
-pub(super) struct Rows {
-    ends: HashMap<RelayId, (Timestamp, usize)>,
-    by_end: BTreeSet<(Timestamp, RelayId)>,
+pub(super) struct CountedRows {
+    ends: HashMap<RowKey, (Timestamp, usize)>,
+    by_end: BTreeSet<(Timestamp, RowKey)>,
     bytes: usize,
     /// The row that was looked up last, in this order.
-    looked_up: Option<(Timestamp, RelayId)>,
+    looked_up: Option<(Timestamp, RowKey)>,
 }
 
-impl Rows {
-    pub(super) fn remove(&mut self, id: RelayId) {
+impl CountedRows {
+    pub(super) fn remove(&mut self, id: RowKey) {
         if let Some((until, bytes)) = self.ends.remove(&id) {
             self.by_end.remove(&(until, id));
             self.bytes -= bytes;
@@ -99,7 +101,7 @@ impl Rows {
     }
 
     /// Adds a row if there is room, and returns whether the row was added.
-    pub(super) fn add(&mut self, id: RelayId, until: Timestamp, bytes: usize, now: Timestamp) -> bool {
+    pub(super) fn add(&mut self, id: RowKey, until: Timestamp, bytes: usize, now: Timestamp) -> bool {
         while let Some(&(until, ended)) = self.by_end.first() {
             if until > now {
                 break;
@@ -117,7 +119,7 @@ impl Rows {
     }
 
     /// Returns the next rows to look up, in turn.
-    pub(super) fn next(&mut self, number: usize) -> Vec<RelayId> {
+    pub(super) fn next(&mut self, number: usize) -> Vec<RowKey> {
         let after = self.looked_up.map_or(Bound::Unbounded, Bound::Excluded);
         let rows: Vec<_> = self.by_end.range((after, Bound::Unbounded)).take(number).copied().collect();
         // After the last row, the next call begins again.
@@ -144,15 +146,15 @@ impl Core {
             return Ok(None);
         }
         for (place, keys) in presentation.keys.iter().enumerate() {
-            let Some(record) = self.store.load_relay(keys.kept_id()).await? else { continue };
-            if record.owner != KEPT_OWNER || record.until <= self.clock.now() {
+            let Some(row) = self.store.load_row(KEPT_REPLIES, keys.kept_id()).await? else { continue };
+            if row.until <= self.clock.now() {
                 continue;
             }
             // A reply that is kept for another presenter cannot be decrypted.
-            let Some(content) = keys.open(&record) else { continue };
-            let Ok(KeptContent { reply, claims }) = postcard::from_bytes(&content) else { continue };
+            let Some(content) = keys.open_row((KEPT_REPLIES, keys.kept_id()), &row) else { continue };
+            let Ok(KeptContent { since, reply, claims }) = postcard::from_bytes(&content) else { continue };
             let Some(reply) = ProviderReply::decode(reply) else { continue };
-            return Ok(Some(Kept { place, version: record.version(), reply, claims: claims.to_vec() }));
+            return Ok(Some(Kept { place, version: row.version, since, reply, claims: claims.to_vec() }));
         }
         Ok(None)
     }
@@ -163,7 +165,7 @@ impl Core {
         presentation: &Presentation,
         keys: &RelayKeys,
         reply: &ProviderReply,
-        replaced: Option<RelayVersion>,
+        replaced: Option<RowVersion>,
     ) -> Keeping {
         let RelaySettings { rules, provider, sealer: _ } = &*presentation.settings;
         let window = rules.lost_response_window;
@@ -175,31 +177,21 @@ impl Core {
         let Some(claims) = claims else { return Keeping::Unreadable };
         let Some(uses) = uses(presentation, reply) else { return Keeping::NotKept };
         let now = self.clock.now();
-        let attempt = replaced.map_or(1, |version| version.attempt.saturating_add(1));
-        let record = RelayRecord {
-            state: RelayState::Done,
-            attempt,
-            owner: KEPT_OWNER,
-            since: now,
-            lease: now,
-            until: now.plus(window),
-            params: [0; 32],
-            sealed: Vec::new(),
-        };
         let sealed = reply.encode().and_then(|reply| {
-            let content = postcard::to_stdvec(&KeptContent { reply: &reply, claims: &claims }).ok()?;
-            keys.seal(record, &zeroize::Zeroizing::new(content)).ok()
+            let content = KeptContent { since: now, reply: &reply, claims: &claims };
+            let content = zeroize::Zeroizing::new(postcard::to_stdvec(&content).ok()?);
+            keys.seal_row((KEPT_REPLIES, keys.kept_id()), now.plus(window), &content).ok()
         });
-        let Some(record) = sealed else { return Keeping::NotKept };
-        let mut has_room = self.kept.rows.lock().add(keys.kept_id(), record.until, record.sealed.len(), now);
+        let Some(row) = sealed else { return Keeping::NotKept };
+        let mut has_room = self.kept.rows.lock().add(keys.kept_id(), row.until, row.bytes.len(), now);
         if !has_room && !self.is_alone && self.count_again(COUNTED_AGAIN).await.is_ok() {
-            has_room = self.kept.rows.lock().add(keys.kept_id(), record.until, record.sealed.len(), now);
+            has_room = self.kept.rows.lock().add(keys.kept_id(), row.until, row.bytes.len(), now);
         }
         if !has_room {
             self.kept.dropped.fetch_add(1, Ordering::Relaxed);
             return Keeping::NotKept;
         }
-        let keeping = self.store_kept(keys.kept_id(), record, uses, replaced).await.unwrap_or_else(|error| {
+        let keeping = self.store_kept(keys.kept_id(), (row, now), uses, replaced).await.unwrap_or_else(|error| {
             if let Some(others) = self.is_due("not_kept") {
                 tracing::error!(
                     endpoint = self.endpoint,
@@ -220,36 +212,36 @@ impl Core {
     /// the reply.
     async fn store_kept(
         &self,
-        id: RelayId,
-        record: RelayRecord,
-        [access, refresh]: [RelayId; 2],
-        replaced: Option<RelayVersion>,
+        id: RowKey,
+        (reply, now): (Row, Timestamp),
+        [access, refresh]: [RowKey; 2],
+        replaced: Option<RowVersion>,
     ) -> Result<Keeping, StoreError> {
-        let now = record.since;
-        let insert = |token: RelayId, other: RelayId| {
-            let row = RelayRecord { owner: USE_OWNER, params: id.0, sealed: other.0.to_vec(), ..record.clone() };
-            self.store.insert_relay(token, row, now)
+        let insert = |token: RowKey, other: RowKey| {
+            // The rows of a reply's tokens have its version.
+            let row = Row { bytes: [id.0, other.0].concat(), ..reply };
+            self.store.insert_row(TOKEN_USES, token, row, now)
         };
         let inserted = if access == refresh {
             // In Kuzzle's protocol, the access token is also the refresh token.
-            insert(access, refresh).await? == RelayInserted::Inserted
+            insert(access, refresh).await? == RowInserted::Inserted
         } else {
             let inserted = tokio::try_join!(insert(access, refresh), insert(refresh, access))?;
-            inserted == (RelayInserted::Inserted, RelayInserted::Inserted)
+            inserted == (RowInserted::Inserted, RowInserted::Inserted)
         };
         if !inserted {
             // The provider issued one of these tokens before, so its use does not show that this reply arrived.
             return Ok(Keeping::NotKept);
         }
         let swapped = match replaced {
-            Some(version) => self.store.swap_relay(id, version, record).await?,
-            None => match self.store.insert_relay(id, record.clone(), now).await? {
-                RelayInserted::Inserted => RelaySwapped::Swapped,
+            Some(version) => self.store.swap_row(KEPT_REPLIES, id, version, reply, now).await?,
+            None => match self.store.insert_row(KEPT_REPLIES, id, reply.clone(), now).await? {
+                RowInserted::Inserted => RowSwapped::Swapped,
                 // An earlier reply to the same token is present, for example after the provider undid a rotation.
-                RelayInserted::Present(old) => self.store.swap_relay(id, old.version(), record).await?,
+                RowInserted::Present(old) => self.store.swap_row(KEPT_REPLIES, id, old.version, reply, now).await?,
             },
         };
-        Ok(if swapped == RelaySwapped::Swapped { Keeping::Kept } else { Keeping::Overtaken })
+        Ok(if swapped == RowSwapped::Swapped { Keeping::Kept } else { Keeping::Overtaken })
     }
 
     /// Removes the kept reply that contains this token. The token was used, so the reply has arrived.
@@ -260,13 +252,13 @@ impl Core {
         let ids = settings.sealer.use_ids(token);
         let ids = ids.map_err(|error| StoreError::caused_by("the row of a token could not be found", error))?;
         for id in ids {
-            let Some(row) = self.store.load_relay(id).await?.filter(|row| row.owner == USE_OWNER) else { continue };
-            let reply = RelayId(row.params);
-            self.store.remove_relay(reply, Some(RelayVersion { owner: KEPT_OWNER, ..row.version() })).await?;
+            let Some(row) = self.store.load_row(TOKEN_USES, id).await? else { continue };
+            let keys = row.bytes.split_first_chunk().and_then(|(reply, other)| Some((*reply, other.try_into().ok()?)));
+            let Some((reply, other)) = keys.map(|(reply, other)| (RowKey(reply), RowKey(other))) else { continue };
+            self.store.remove_row(KEPT_REPLIES, reply, Some(row.version)).await?;
             self.kept.rows.lock().remove(reply);
-            let other = row.sealed.as_slice().try_into().map(RelayId).ok();
-            for id in [Some(id), other].into_iter().flatten() {
-                self.store.remove_relay(id, Some(row.version())).await?;
+            for id in [id, other] {
+                self.store.remove_row(TOKEN_USES, id, Some(row.version)).await?;
             }
         }
         Ok(())
@@ -282,7 +274,7 @@ impl Core {
         }
         // This presenter cannot decrypt a reply to another one.
         for keys in &presentation.keys {
-            self.store.remove_relay(keys.kept_id(), None).await?;
+            self.store.remove_row(KEPT_REPLIES, keys.kept_id(), None).await?;
             self.kept.rows.lock().remove(keys.kept_id());
         }
         Ok(())
@@ -291,8 +283,9 @@ impl Core {
     /// Removes the reply that was just kept under these keys, because a revocation of the token came first.
     pub(super) async fn unkeep(&self, presentation: &Presentation, keys: &RelayKeys, reply: &ProviderReply) {
         self.kept.rows.lock().remove(keys.kept_id());
-        for id in uses(presentation, reply).into_iter().flatten().chain([keys.kept_id()]) {
-            if let Err(error) = self.store.remove_relay(id, None).await {
+        let uses = uses(presentation, reply).into_iter().flatten().map(|id| (TOKEN_USES, id));
+        for (space, id) in uses.chain([(KEPT_REPLIES, keys.kept_id())]) {
+            if let Err(error) = self.store.remove_row(space, id, None).await {
                 self.not_stored(&error);
             }
         }
@@ -302,7 +295,7 @@ impl Core {
     pub(super) async fn count_again(&self, number: usize) -> Result<(), StoreError> {
         let next = self.kept.rows.lock().next(number);
         for id in next {
-            if self.store.load_relay(id).await?.is_none_or(|row| row.owner != KEPT_OWNER) {
+            if self.store.load_row(KEPT_REPLIES, id).await?.is_none() {
                 self.kept.rows.lock().remove(id);
             }
         }
@@ -311,16 +304,15 @@ impl Core {
 
     async fn remove_kept(&self, presentation: &Presentation, kept: &Kept) -> Result<(), StoreError> {
         if let Some(keys) = presentation.keys.get(kept.place) {
-            self.store.remove_relay(keys.kept_id(), Some(kept.version)).await?;
+            self.store.remove_row(KEPT_REPLIES, keys.kept_id(), Some(kept.version)).await?;
             self.kept.rows.lock().remove(keys.kept_id());
         }
         self.remove_uses(presentation, kept).await
     }
 
     async fn remove_uses(&self, presentation: &Presentation, kept: &Kept) -> Result<(), StoreError> {
-        let version = RelayVersion { owner: USE_OWNER, ..kept.version };
         for id in uses(presentation, &kept.reply).into_iter().flatten() {
-            self.store.remove_relay(id, Some(version)).await?;
+            self.store.remove_row(TOKEN_USES, id, Some(kept.version)).await?;
         }
         Ok(())
     }
@@ -381,14 +373,14 @@ impl Core {
     pub(super) async fn is_still_kept(&self, renewed: &Renewed) -> Result<bool, StoreError> {
         let Renewed { of, kept } = renewed;
         for keys in &of.keys {
-            let (record, now) = (self.store.load_relay(keys.id()).await?, self.clock.now());
+            let (record, now) = (self.record(keys.id()).await?, self.clock.now());
             if record.is_some_and(|record| record.until > now && !self.is_undecided(&record, now)) {
                 return Ok(false);
             }
         }
         let Some(keys) = of.keys.get(kept.place) else { return Ok(false) };
-        let record = self.store.load_relay(keys.kept_id()).await?;
-        Ok(record.is_some_and(|record| record.version() == kept.version))
+        let row = self.store.load_row(KEPT_REPLIES, keys.kept_id()).await?;
+        Ok(row.is_some_and(|row| row.version == kept.version))
     }
 
     /// Stores the provider's reply to the refresh token of a kept reply. The new reply is stored for the token that the
@@ -413,11 +405,12 @@ impl Core {
             until: now.plus(grace),
             params: keys.params(&of.presented.params),
             sealed: Vec::new(),
+            version: RowVersion::default(),
         };
-        let version = record.version();
         let sealed = reply.encode().and_then(|bytes| keys.seal(record, &bytes).ok());
+        let version = sealed.as_ref().map(|record| record.version);
         if let Some(record) = sealed.filter(|_| !grace.is_zero())
-            && let Err(error) = self.store.insert_relay(keys.id(), record, now).await
+            && let Err(error) = self.insert_record(keys.id(), &record).await
         {
             self.not_stored(&error);
         }
@@ -429,7 +422,8 @@ impl Core {
                 Keeping::Kept => self.remove_uses(of, kept).await,
                 Keeping::NotKept | Keeping::Unreadable => self.remove_kept(of, kept).await,
                 // If a revocation removed the earlier reply, the new one must not be repeated.
-                Keeping::Overtaken => self.store.remove_relay(keys.id(), Some(version)).await.map(drop),
+                Keeping::Overtaken if version.is_some() => self.remove_record(keys.id(), version).await.map(drop),
+                Keeping::Overtaken => Ok(()),
             },
             // The refresh token of the earlier reply stays valid.
             (RelayState::Done, false) => Ok(()),
@@ -443,7 +437,7 @@ impl Core {
     /// Removes what [`keep_renewed`](Self::keep_renewed) has stored, because a revocation came first.
     pub(super) async fn forget_renewed(&self, Renewed { of, kept }: &Renewed, reply: &ProviderReply) {
         let Some(keys) = of.keys.get(kept.place) else { return };
-        if let Err(error) = self.store.remove_relay(keys.id(), None).await {
+        if let Err(error) = self.remove_record(keys.id(), None).await {
             self.not_stored(&error);
         }
         self.unkeep(of, keys, reply).await;
@@ -459,7 +453,7 @@ impl Core {
 }
 
 /// Returns the ids of the rows for the tokens of a reply, first that of the access token.
-fn uses(presentation: &Presentation, reply: &ProviderReply) -> Option<[RelayId; 2]> {
+fn uses(presentation: &Presentation, reply: &ProviderReply) -> Option<[RowKey; 2]> {
     let RelaySettings { rules: _, provider, sealer } = &*presentation.settings;
     let refresh = provider.renewal(&presentation.presented.request, reply)?.token;
     let access = provider.access_token(reply)?;

@@ -4,8 +4,8 @@ use super::flight::Presentation;
 use super::kept::Keeping;
 use super::{Core, RelaySettings};
 use crate::relay::provider::ProviderReply;
+use crate::relay::record::RelayRecord;
 use crate::relay::seal::RelayKeys;
-use rotogate_core::store::relay::RelayRecord;
 
 impl Core {
     /// Returns whether the gate can read the reply's access token without its issuer.
@@ -37,7 +37,7 @@ impl Core {
         }
         // A revocation removes the record first, and then the kept reply.
         let is_ours = |record: RelayRecord| (record.owner, record.attempt) == (intent.owner, intent.attempt);
-        let record = self.store.load_relay(keys.id()).await;
+        let record = self.record(keys.id()).await;
         if record.is_ok_and(|record| !record.is_some_and(is_ours)) {
             self.unkeep(presentation, keys, reply).await;
         }

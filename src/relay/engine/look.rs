@@ -6,13 +6,13 @@ use super::flight::Presentation;
 use super::kept::Kept;
 use super::{AfterUnknown, Core, RelayAnswer, Source};
 use crate::relay::provider::ProviderReply;
+use crate::relay::record::{RelayRecord, RelayState};
 use crate::relay::seal::RelayKeys;
 use secrecy::ExposeSecret;
 
 use rotogate_core::clock::Timestamp;
 use rotogate_core::fault::StoreError;
 use rotogate_core::session::confirm::token_digest;
-use rotogate_core::store::relay::{RelayRecord, RelayState};
 
 /// The record that the intent will replace, and the index of its keys.
 pub(super) struct Before {
@@ -61,14 +61,14 @@ impl Core {
     /// Reads the record of a token from the store.
     pub(super) async fn recorded(&self, presentation: &Presentation) -> Result<Option<Known>, StoreError> {
         for (place, keys) in presentation.keys.iter().enumerate() {
-            if let Some(record) = self.store.load_relay(keys.id()).await? {
+            if let Some(record) = self.record(keys.id()).await? {
                 let now = self.clock.now();
                 if record.until > now {
                     // A reply is kept before it replaces the record of the attempt. In between, the process may have
                     // ended.
                     if self.is_undecided(&record, now)
                         && let Some(kept) = self.kept(presentation).await?
-                        && kept.version.since >= record.since
+                        && kept.since >= record.since
                     {
                         return Ok(Some(repeated(presentation, kept, now)));
                     }
@@ -144,19 +144,18 @@ impl Core {
         let now = self.clock.now();
         let until = now.plus(presentation.settings.rules.grace);
         for keys in &presentation.keys {
-            let Some(record) = self.store.load_relay(keys.id()).await? else { continue };
+            let Some(record) = self.record(keys.id()).await? else { continue };
             let Some(reply) = keys.open(&record).filter(|_| record.state == RelayState::Done && record.until > until)
             else {
                 continue;
             };
-            let before = record.version();
-            let attempt = record.attempt.saturating_add(1);
-            let record = RelayRecord { attempt, until, sealed: Vec::new(), ..record };
+            let before = record.version;
+            let record = RelayRecord { until, sealed: Vec::new(), ..record };
             let record = keys.seal(record, &reply).map_err(|error| {
                 StoreError::caused_by("the reply with its shorter lifetime could not be encrypted", error)
             })?;
             // In the meantime, another gate may have reduced the lifetime of the record.
-            self.store.swap_relay(keys.id(), before, record).await?;
+            self.replace_record(keys.id(), before, &record).await?;
         }
         Ok(())
     }
@@ -190,7 +189,7 @@ impl Core {
 
 /// The answer to a token whose reply is kept, although its record was not completed.
 fn repeated(presentation: &Presentation, kept: Kept, now: Timestamp) -> Known {
-    let (settings, passed) = (&presentation.settings, now.since(kept.version.since));
+    let (settings, passed) = (&presentation.settings, now.since(kept.since));
     if passed >= settings.rules.grace {
         return Known::Renew(kept);
     }

@@ -5,9 +5,9 @@ use secrecy::ExposeSecret;
 use super::flight::Presentation;
 use super::{Core, MAX_RETRY_AFTER, RETRY_AFTER, RelayAnswer, RelaySettings, Source};
 use crate::relay::provider::ProviderReply;
+use crate::relay::record::RelayState;
 use rotogate_core::fault::StoreError;
 use rotogate_core::session::confirm::token_digest;
-use rotogate_core::store::relay::RelayState;
 
 /// The number of parts of a JWS: header, payload and signature.
 const JWS_PARTS: usize = 3;
@@ -51,13 +51,13 @@ impl Core {
             self.end_tokens.end(presented, true).await?;
         }
         for keys in &presentation.keys {
-            let Some(record) = self.store.load_relay(keys.id()).await? else { continue };
+            let Some(record) = self.record(keys.id()).await? else { continue };
             let reply = (record.state == RelayState::Done).then(|| keys.open(&record)).flatten();
             let reply = reply.as_deref().and_then(|bytes| ProviderReply::decode(bytes));
             if let Some(token) = reply.and_then(|reply| presentation.settings.provider.access_token(&reply)) {
                 self.end_tokens.end(&token, false).await?;
             }
-            self.store.remove_relay(keys.id(), None).await?;
+            self.remove_record(keys.id(), None).await?;
         }
         // An attempt keeps its reply before it replaces its record. An attempt that keeps its reply from now on finds
         // that the record was removed.

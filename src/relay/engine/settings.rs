@@ -12,7 +12,7 @@ use rotogate_core::clock::{EngineClock, TimeSource};
 use rotogate_core::fault::StoreError;
 use rotogate_core::limit::Limits;
 use rotogate_core::store::Store;
-use rotogate_core::store::relay::RelayStore;
+use rotogate_core::store::rows::RowStore;
 
 /// The maximum grace period. Within the grace period, a token that is presented again is not sent to the provider.
 pub const MAX_GRACE: Duration = Duration::from_secs(60);
@@ -94,7 +94,7 @@ pub struct RelayParts {
     /// Keys, rules and provider.
     pub settings: RelaySettings,
     /// The records.
-    pub store: Arc<dyn RelayStore>,
+    pub store: Arc<dyn RowStore>,
     /// Whether only this process writes to the store. If so, all exchanges of earlier processes have ended.
     pub is_alone: bool,
     /// The store in which used proofs are counted for all gates, or `None` if each gate counts them separately.

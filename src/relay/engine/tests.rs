@@ -10,10 +10,11 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::relay::oauth;
 use crate::relay::provider::Provider;
+use crate::relay::record::{KEPT_REPLIES, RelayRecord, RelayState, TOKEN_USES};
 use crate::relay::seal::{Params, Presenter, Sealer};
 use rotogate_core::clock::{ManualTime, Timestamp};
 use rotogate_core::limit::Rates;
-use rotogate_core::store::relay::{RelayInserted, RelayRecord, RelayState, RelaySwapped, RelayVersion};
+use rotogate_core::store::rows::{Row, Space};
 use rotogate_core::store::{MemoryStore, conformance};
 use rotogate_core::token::Keyring;
 
@@ -209,52 +210,55 @@ impl Watched {
     }
 }
 
+/// What the store was given: the state of a record, or a reply that is kept.
+fn event(space: Space, row: &Row) -> String {
+    let state = if space == EXCHANGES { RelayRecord::read(row).unwrap().state } else { RelayState::Done };
+    format!("stored {state:?}")
+}
+
 #[async_trait]
-impl RelayStore for Watched {
-    async fn load_relay(&self, id: RelayId) -> Result<Option<RelayRecord>, StoreError> {
+impl RowStore for Watched {
+    async fn load_row(&self, space: Space, key: RowKey) -> Result<Option<Row>, StoreError> {
         self.fails("load")?;
-        self.inner.load_relay(id).await
+        self.inner.load_row(space, key).await
     }
 
-    async fn insert_relay(
-        &self,
-        id: RelayId,
-        record: RelayRecord,
-        now: Timestamp,
-    ) -> Result<RelayInserted, StoreError> {
+    async fn insert_row(&self, space: Space, key: RowKey, row: Row, now: Timestamp) -> Result<RowInserted, StoreError> {
         self.fails("insert")?;
-        let event = format!("stored {:?}", record.state);
-        let inserted = self.inner.insert_relay(id, record, now).await;
+        let event = event(space, &row);
+        let inserted = self.inner.insert_row(space, key, row, now).await;
         self.events.add(event);
         inserted
     }
 
-    async fn swap_relay(
+    async fn swap_row(
         &self,
-        id: RelayId,
-        expected: RelayVersion,
-        record: RelayRecord,
-    ) -> Result<RelaySwapped, StoreError> {
+        space: Space,
+        key: RowKey,
+        expected: RowVersion,
+        row: Row,
+        now: Timestamp,
+    ) -> Result<RowSwapped, StoreError> {
         self.fails("swap")?;
-        let event = format!("stored {:?}", record.state);
-        let swapped = self.inner.swap_relay(id, expected, record).await;
+        let event = event(space, &row);
+        let swapped = self.inner.swap_row(space, key, expected, row, now).await;
         self.events.add(event);
         swapped
     }
 
-    async fn remove_relay(&self, id: RelayId, expected: Option<RelayVersion>) -> Result<bool, StoreError> {
+    async fn remove_row(&self, space: Space, key: RowKey, expected: Option<RowVersion>) -> Result<bool, StoreError> {
         self.fails("remove")?;
-        let removed = self.inner.remove_relay(id, expected).await;
+        let removed = self.inner.remove_row(space, key, expected).await;
         self.events.add("removed");
         removed
     }
 
-    async fn relay_ids(&self) -> Result<Vec<RelayId>, StoreError> {
-        self.inner.relay_ids().await
+    async fn row_keys(&self, space: Space, after: Option<RowKey>, limit: usize) -> Result<Vec<RowKey>, StoreError> {
+        self.inner.row_keys(space, after, limit).await
     }
 
-    async fn sweep_relay(&self, now: Timestamp) -> Result<u64, StoreError> {
-        self.inner.sweep_relay(now).await
+    async fn sweep_rows(&self, space: Space, now: Timestamp) -> Result<u64, StoreError> {
+        self.inner.sweep_rows(space, now).await
     }
 }
 
@@ -328,7 +332,8 @@ impl World {
     async fn record(&self, token: &str) -> Option<RelayRecord> {
         let sealer = Sealer::new(&self.keyring, "/auth/token", "https://id.example/token");
         let keys = sealer.keys(&token.into(), &Presenter::default()).unwrap();
-        self.store.inner.load_relay(keys[0].id()).await.unwrap()
+        let row = self.store.inner.load_row(EXCHANGES, keys[0].id()).await.unwrap()?;
+        Some(RelayRecord::read(&row).unwrap())
     }
 }
 

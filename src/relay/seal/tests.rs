@@ -46,6 +46,7 @@ fn record() -> RelayRecord {
         until: Timestamp::from_millis(31_000),
         params: [0; 32],
         sealed: Vec::new(),
+        version: RowVersion::default(),
     }
 }
 
@@ -65,9 +66,9 @@ fn the_keys_and_the_sealed_bytes_of_version_1_never_change() {
         audience: Vec::new(),
     });
     assert_eq!(hex(&params), "0fb66f2a6e62870e0e21cb5e8281a0dceffef3f6b9cfa6035e56fd5f2ca5b30a");
-    let text = "000102030405060708090a0bb2ec100500e10a3c2b3816afe19d8e0735cf97ea7b56e755aa72";
+    let text = "000102030405060708090a0bb2ec100500e10a3c2b388ae5cbbabfa2da5e3bdfa56f7f788575";
     let sealed = (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect();
-    let known = RelayRecord { params, sealed, ..record() };
+    let known = RelayRecord { params, sealed, version: RowVersion([9; 16]), ..record() };
     assert_eq!(keys.open(&known).unwrap().as_slice(), b"the answer");
 }
 
@@ -118,6 +119,7 @@ fn i37_no_field_of_a_record_can_be_changed_in_the_store() {
         RelayRecord { lease: later, ..sealed.clone() },
         RelayRecord { until: later, ..sealed.clone() },
         RelayRecord { params: [1; 32], ..sealed.clone() },
+        RelayRecord { version: RowVersion::default(), ..sealed.clone() },
         RelayRecord { sealed: Vec::new(), ..sealed.clone() },
         RelayRecord { sealed: sealed.sealed[..NONCE + 3].to_vec(), ..sealed.clone() },
     ];
@@ -198,17 +200,19 @@ fn b5_a_vault_opens_for_its_cookie_and_as_it_was_written_alone() {
         RelayKeys::vault(&cookie.unwrap().unwrap().vault(keyring.refresh_keys()).unwrap()).unwrap()
     };
     let (mine, again, other) = (of_cookie(1), of_cookie(1), of_cookie(2));
-    let vault = mine.seal(record(), b"tokens").unwrap();
-    assert_eq!(mine.open(&vault).unwrap().as_slice(), b"tokens");
-    assert!(!vault.sealed.windows(6).any(|window| window == b"tokens"));
+    let (space, key) = (crate::gate::rows::SPACES[0], mine.id());
+    let vault = mine.seal_row((space, key), Timestamp::from_millis(31_000), b"tokens").unwrap();
+    assert_eq!(mine.open_row((space, key), &vault).unwrap().as_slice(), b"tokens");
+    assert!(!vault.bytes.windows(6).any(|window| window == b"tokens"));
     // Attacks 26 and 27: another cookie of this session, the row of another session, an older version under a new number.
-    assert!(again.open(&vault).is_none() && other.open(&vault).is_none());
+    assert!(again.open_row((space, key), &vault).is_none() && other.open_row((space, key), &vault).is_none());
+    assert!(mine.open_row((space, RowKey([8; 32])), &vault).is_none());
+    assert!(mine.open_row((crate::gate::rows::SPACES[1], key), &vault).is_none());
     for changed in [
-        RelayRecord { attempt: 2, ..vault.clone() },
-        RelayRecord { until: Timestamp::from_millis(1), ..vault.clone() },
-        RelayRecord { owner: [8; 16], ..vault.clone() },
-        RelayRecord { sealed: vault.sealed[..20].to_vec(), ..vault.clone() },
+        Row { version: RowVersion::default(), ..vault.clone() },
+        Row { until: Timestamp::from_millis(1), ..vault.clone() },
+        Row { bytes: vault.bytes[..20].to_vec(), ..vault.clone() },
     ] {
-        assert!(mine.open(&changed).is_none());
+        assert!(mine.open_row((space, key), &changed).is_none());
     }
 }

@@ -124,8 +124,9 @@ async fn i37_the_file_and_its_backup_hold_no_token_and_nothing_to_check_one_agai
     let store = open(dir.path());
     let theirs = Sealer::new(&Keyring::ephemeral().unwrap(), "/auth/token", "https://id.example/token");
     let id = theirs.keys(&token.into(), &Presenter::default()).unwrap()[0].id();
-    assert_eq!(store.load_relay(id).await.unwrap(), None);
+    assert_eq!(store.load_row(EXCHANGES, id).await.unwrap(), None);
     let ours = Sealer::new(&world.keyring, "/auth/token", "https://id.example/token");
     let ours = ours.keys(&token.into(), &presented(token).presenter).unwrap();
-    assert!(ours[0].open(&store.load_relay(ours[0].id()).await.unwrap().unwrap()).is_some());
+    let row = store.load_row(EXCHANGES, ours[0].id()).await.unwrap().unwrap();
+    assert!(ours[0].open(&RelayRecord::read(&row).unwrap()).is_some());
 }

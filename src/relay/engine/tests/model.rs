@@ -51,48 +51,45 @@ struct InTurn {
 rotogate_core::debug_with!(InTurn);
 
 #[async_trait]
-impl RelayStore for InTurn {
-    async fn load_relay(&self, id: RelayId) -> Result<Option<RelayRecord>, StoreError> {
+impl RowStore for InTurn {
+    async fn load_row(&self, space: Space, key: RowKey) -> Result<Option<Row>, StoreError> {
         self.turns.take(Run::Store).await;
-        self.store.load_relay(id).await
+        self.store.load_row(space, key).await
     }
 
-    async fn insert_relay(
-        &self,
-        id: RelayId,
-        record: RelayRecord,
-        now: Timestamp,
-    ) -> Result<RelayInserted, StoreError> {
+    async fn insert_row(&self, space: Space, key: RowKey, row: Row, now: Timestamp) -> Result<RowInserted, StoreError> {
         self.turns.take(Run::Store).await;
-        let inserted = self.store.insert_relay(id, record, now).await;
+        let inserted = self.store.insert_row(space, key, row, now).await;
         // The write is durable and not yet acknowledged. The program may be killed here, too.
         self.turns.take(Run::Store).await;
         inserted
     }
 
-    async fn swap_relay(
+    async fn swap_row(
         &self,
-        id: RelayId,
-        expected: RelayVersion,
-        record: RelayRecord,
-    ) -> Result<RelaySwapped, StoreError> {
+        space: Space,
+        key: RowKey,
+        expected: RowVersion,
+        row: Row,
+        now: Timestamp,
+    ) -> Result<RowSwapped, StoreError> {
         self.turns.take(Run::Store).await;
-        let swapped = self.store.swap_relay(id, expected, record).await;
+        let swapped = self.store.swap_row(space, key, expected, row, now).await;
         self.turns.take(Run::Store).await;
         swapped
     }
 
-    async fn remove_relay(&self, id: RelayId, expected: Option<RelayVersion>) -> Result<bool, StoreError> {
+    async fn remove_row(&self, space: Space, key: RowKey, expected: Option<RowVersion>) -> Result<bool, StoreError> {
         self.turns.take(Run::Store).await;
-        self.store.remove_relay(id, expected).await
+        self.store.remove_row(space, key, expected).await
     }
 
-    async fn relay_ids(&self) -> Result<Vec<RelayId>, StoreError> {
-        self.store.relay_ids().await
+    async fn row_keys(&self, space: Space, after: Option<RowKey>, limit: usize) -> Result<Vec<RowKey>, StoreError> {
+        self.store.row_keys(space, after, limit).await
     }
 
-    async fn sweep_relay(&self, now: Timestamp) -> Result<u64, StoreError> {
-        self.store.sweep_relay(now).await
+    async fn sweep_rows(&self, space: Space, now: Timestamp) -> Result<u64, StoreError> {
+        self.store.sweep_rows(space, now).await
     }
 }
 

@@ -2,23 +2,27 @@
 
 use super::*;
 
-type Rows = Vec<(RelayId, RelayRecord)>;
+const SPACES: [Space; 3] = [EXCHANGES, KEPT_REPLIES, TOKEN_USES];
+
+type Rows = Vec<(Space, RowKey, Row)>;
 
 async fn rows(store: &MemoryStore) -> Rows {
     let mut rows = Vec::new();
-    for id in store.relay_ids().await.unwrap() {
-        rows.extend(store.load_relay(id).await.unwrap().map(|row| (id, row)));
+    for space in SPACES {
+        for key in store.row_keys(space, None, usize::MAX).await.unwrap() {
+            rows.extend(store.load_row(space, key).await.unwrap().map(|row| (space, key, row)));
+        }
     }
     rows
 }
 
 /// Everything that was written after `kept` is lost.
 async fn go_back_to(store: &MemoryStore, kept: &Rows) {
-    for id in store.relay_ids().await.unwrap() {
-        store.remove_relay(id, None).await.unwrap();
+    for (space, key, _) in rows(store).await {
+        store.remove_row(space, key, None).await.unwrap();
     }
-    for (id, row) in kept {
-        store.insert_relay(*id, row.clone(), row.since).await.unwrap();
+    for (space, key, row) in kept {
+        store.insert_row(*space, *key, row.clone(), Timestamp::ZERO).await.unwrap();
     }
 }
 
