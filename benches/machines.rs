@@ -50,7 +50,7 @@ async fn gate() -> Gate {
         .client(Client::public("web"))
         .rates(support::open_rates())
         .shared_store(Arc::<MemoryStore>::clone(&store))
-        .relay_store(store)
+        .row_store(store)
         .api_keys(ApiKeySettings::new("acme").unwrap())
         .route(Route::new("/plain", RoutePolicy::default().api_key()))
         .route(Route::new("/when", four(Condition::equals("org_id", "42").unwrap())))

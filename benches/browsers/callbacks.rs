@@ -127,7 +127,7 @@ pub(super) fn measure(rounds: usize) {
         .issuer(ISSUER)
         .keys(keyring())
         .trusted_issuer(remote.rules(["api"]))
-        .relay_store(Arc::new(MemoryStore::new(ISSUER, LEEWAY)))
+        .row_store(Arc::new(MemoryStore::new(ISSUER, LEEWAY)))
         .browser(Browser::provider("/auth", provider.clone()))
         .rates(support::open_rates())
         .route(Route::catch_all(RoutePolicy::default().session()));

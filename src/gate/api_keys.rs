@@ -147,7 +147,7 @@ impl Gate {
 /// # use rotogate::{Gate, store::MemoryStore, token::Keyring};
 /// # let store = Arc::new(MemoryStore::new("https://api.example.com", rotogate::Gate::DEFAULT_LEEWAY));
 /// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
-/// # let gate = gate.shared_store(store.clone()).relay_store(store);
+/// # let gate = gate.shared_store(store.clone()).row_store(store);
 /// let gate = gate.api_keys(ApiKeySettings::new("acme").ok_or("no prefix")?).build().await?;
 /// let keys = gate.api_keys().ok_or("it has keys")?;
 /// let new = NewApiKey { name: "nightly".into(), subject: "ada".into(), ..NewApiKey::default() };

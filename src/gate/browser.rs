@@ -111,7 +111,7 @@ impl Browser {
     /// A login at an OpenID provider. If `path` is `"/auth"`, `/auth/login` redirects the browser to the provider, and
     /// the provider redirects it back to `/auth/callback`. Register this callback at the provider. The issuer must be a
     /// [trusted issuer](super::GateBuilder::trusted_issuer), whose rules map the user's claims. The gate keeps the
-    /// provider's tokens in its [relay store](super::GateBuilder::relay_store), encrypted with a key from the browser's
+    /// provider's tokens in its [store of rows](super::GateBuilder::row_store), encrypted with a key from the browser's
     /// cookie: see [`ProviderToken`](super::ProviderToken).
     #[cfg(feature = "browser-oidc")]
     pub fn provider(path: impl Into<String>, provider: LoginProvider) -> Self {

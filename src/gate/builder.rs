@@ -71,7 +71,7 @@ pub struct GateBuilder {
     trusted: Vec<IssuerRules>,
     store: Option<Arc<dyn Store>>,
     staleness: Staleness,
-    relay_store: Option<Arc<dyn rotogate_core::store::relay::RelayStore>>,
+    row_store: Option<Arc<dyn rotogate_core::store::rows::RowStore>>,
     api_keys: Option<rotogate_core::api_key::ApiKeySettings>,
     directory: Option<Arc<dyn Directory>>,
     passwords: Option<Arc<Passwords>>,
@@ -292,16 +292,16 @@ impl GateBuilder {
         self
     }
 
-    /// Sets the store for relay records, and for the provider tokens of browser sessions. This may be the gate's own
-    /// store.
+    /// Sets the store for API keys, for records of relays, for the provider tokens of browser sessions, and for used
+    /// assertions. This may be the gate's own store.
     #[must_use]
-    pub fn relay_store(mut self, store: Arc<dyn rotogate_core::store::relay::RelayStore>) -> Self {
-        self.relay_store = Some(store);
+    pub fn row_store(mut self, store: Arc<dyn rotogate_core::store::rows::RowStore>) -> Self {
+        self.row_store = Some(store);
         self
     }
 
     /// Accepts API keys on routes that allow them ([`RoutePolicy::api_key`](crate::route::RoutePolicy::api_key)). The
-    /// records of the API keys are in the [store of relays](Self::relay_store).
+    /// records of the API keys are in the [store of rows](Self::row_store).
     #[must_use]
     pub fn api_keys(mut self, settings: rotogate_core::api_key::ApiKeySettings) -> Self {
         self.api_keys = Some(settings);

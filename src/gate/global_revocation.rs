@@ -96,7 +96,7 @@ mod tests {
             .trusted_issuer(IssuerRules::external(IDP, vec!["api".into()], keys).named("idp"))
             .endpoint(Endpoint::new(GlobalRevocations::new("idp", "0oa1", URL)).path("/revoke"))
             .shared_store(Arc::<MemoryStore>::clone(&store))
-            .relay_store(store)
+            .row_store(store)
             .time(Arc::<ManualTime>::clone(&time))
             .build()
             .await

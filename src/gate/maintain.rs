@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::nodes;
+use super::rows::SPACES;
 use super::running::Running;
 use rotogate_core::clock::ClockState;
 use rotogate_core::counters::Seldom;
@@ -309,12 +310,16 @@ async fn sweep(gate: Arc<Running>, unswept: &mut (StoreFaults, StoreFaults)) {
     if let Some(swept) = swept {
         tracing::debug!(sessions = swept.sessions, revocations = swept.revocations, listed, "swept");
     }
-    if let Some(store) = &gate.records {
+    if let Some(store) = &gate.rows {
+        let mut rows = Ok(());
+        for space in SPACES {
+            rows = rows.and(store.sweep_rows(*space, now).await.map(drop));
+        }
         unswept.1.heed(
             &gate,
-            store.sweep_relay(now).await.and(gate.count_kept_replies().await),
-            "expired relay records cannot be removed from the store at the moment; next attempt in a minute",
-            "expired relay records could not be removed from the store; next attempt in a minute",
+            rows.and(gate.count_kept_replies().await),
+            "expired rows cannot be removed from the store at the moment; next attempt in a minute",
+            "expired rows could not be removed from the store; next attempt in a minute",
         );
     }
     write_key_uses(&gate, &mut unswept.1).await;

@@ -93,6 +93,7 @@ mod reply_guard;
 mod require;
 mod resources;
 mod respond;
+pub(crate) mod rows;
 mod running;
 mod sessions;
 mod signed_out;

@@ -20,7 +20,7 @@ use rotogate_core::fault::{Error, Fault, StoreError};
 use rotogate_core::revocation::{Effect, Revocation, Target};
 use rotogate_core::session::RevokedBecause;
 use rotogate_core::session::confirm::TokenDigest;
-use rotogate_core::store::relay::RelayStore;
+use rotogate_core::store::rows::RowStore;
 use rotogate_core::token::keyring::Keyring;
 use rotogate_core::token::{AccessToken, MAX_SESSIONLESS_LIFETIME};
 use rotogate_core::verify_cache::TokenChecker;
@@ -80,7 +80,7 @@ pub(super) struct EndpointRelay {
     path: String,
     config: arc_swap::ArcSwap<RelayConfig>,
     #[cfg(feature = "browser-oidc")]
-    store: Arc<dyn RelayStore>,
+    store: Arc<dyn RowStore>,
     relay: Relay,
 }
 
@@ -88,7 +88,7 @@ rotogate_core::debug_with!(EndpointRelay { path });
 
 /// The state that the relays of a gate share.
 pub(super) struct Shared {
-    pub(super) store: Option<Arc<dyn RelayStore>>,
+    pub(super) store: Option<Arc<dyn RowStore>>,
     pub(super) engine: Arc<Engine>,
     pub(super) checker: Arc<TokenChecker>,
     pub(super) time: Arc<dyn rotogate_core::clock::TimeSource>,
@@ -98,7 +98,7 @@ pub(super) struct Shared {
 impl Shared {
     /// Creates the relay at this path.
     pub(super) fn relay(&self, path: &str, config: RelayConfig) -> Result<EndpointRelay, BuildError> {
-        let store = self.store.clone().ok_or(BuildError::NoRelayStore)?;
+        let store = self.store.clone().ok_or(BuildError::NoRowStore)?;
         let end_tokens = TokenEnder { engine: Arc::clone(&self.engine), checker: Arc::clone(&self.checker) };
         let relay = Relay::new(RelayParts {
             endpoint: path.to_owned(),
@@ -156,9 +156,9 @@ impl EndpointRelay {
         &self.path
     }
 
-    /// Returns the store of the relays' records, which also contains the vaults of browser sessions.
+    /// Returns the store of the vaults of browser sessions.
     #[cfg(feature = "browser-oidc")]
-    pub(super) fn store(&self) -> &dyn RelayStore {
+    pub(super) fn store(&self) -> &dyn RowStore {
         &*self.store
     }
 

@@ -48,7 +48,7 @@ pub(crate) struct Running {
     pub(super) browser_devices: BrowserDevices,
     #[cfg(feature = "browser-oidc")]
     pub(super) spent_logins: super::browser::transaction::SpentLogins,
-    pub(super) records: Option<Arc<dyn rotogate_core::store::relay::RelayStore>>,
+    pub(super) rows: Option<Arc<dyn rotogate_core::store::rows::RowStore>>,
     pub(super) api_keys: Option<Arc<rotogate_core::engine::api_keys::ApiKeys>>,
     pub(super) relays: Vec<Arc<EndpointRelay>>,
     pub(super) in_force: Mutex<Weak<Inner>>,

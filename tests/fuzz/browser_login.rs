@@ -55,7 +55,7 @@ impl World {
         rules.name = "id".into();
         let vaults = Arc::new(MemoryStore::new("https://gate.test", Duration::ZERO));
         let gate = Gate::builder().issuer("https://gate.test").keys(Keyring::ephemeral().unwrap()).time(time);
-        let gate = gate.trusted_issuer(rules).allowed_origins([LISTED]).relay_store(vaults).browser(browser);
+        let gate = gate.trusted_issuer(rules).allowed_origins([LISTED]).row_store(vaults).browser(browser);
         let gate = runtime.block_on(gate.build()).unwrap();
         Self { runtime, gate }
     }

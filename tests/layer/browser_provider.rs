@@ -49,7 +49,7 @@ impl World {
         let gate = builder()
             .public_url("http://127.0.0.1:3000")
             .trusted_issuer(remote.rules(["api"]))
-            .relay_store(Arc::new(MemoryStore::new("https://api.test", rotogate::Gate::DEFAULT_LEEWAY)))
+            .row_store(Arc::new(MemoryStore::new("https://api.test", rotogate::Gate::DEFAULT_LEEWAY)))
             .browser(Browser::provider("/auth", login))
             .route(Route::new("/open", RoutePolicy::optional().session()))
             .route(Route::catch_all(RoutePolicy::default().session()));

@@ -64,7 +64,7 @@ pub type MetadataSource = Arc<dyn Fn() -> Option<Arc<Metadata>> + Send + Sync>;
 /// let provider = LoginProvider::new(&remote, "web").secret(secret).scopes(["profile"]);
 /// let builder = rotogate::Gate::builder()
 ///     .trusted_issuer(remote.rules(["api"]))
-///     // With the gate's own store: `.relay_store(store)`.
+///     // With the gate's own store: `.row_store(store)`.
 ///     .browser(Browser::provider("/auth", provider));
 /// # let _ = builder;
 /// # Ok(()) }

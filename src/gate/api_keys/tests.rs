@@ -22,14 +22,13 @@ use rotogate_core::claim::OwnClaims;
 use rotogate_core::client::Client;
 use rotogate_core::clock::{ManualTime, Timestamp};
 use rotogate_core::directory::{Directory, DirectoryError, User};
+use rotogate_core::engine::api_keys::API_KEYS;
 use rotogate_core::engine::{ApplicationLogin, Origin};
 use rotogate_core::revocation::{Effect, Revocation, Target};
 use rotogate_core::route::{Credentials, LimitPer, RateLimit, Route, RoutePolicy};
 use rotogate_core::session::step_up::StepUp;
 use rotogate_core::session::{RevokedBecause, VouchedBy};
-use rotogate_core::store::relay::{
-    KEY_OWNER, RelayId, RelayInserted, RelayRecord, RelayStore, RelaySwapped, RelayVersion,
-};
+use rotogate_core::store::rows::{Row, RowInserted, RowKey, RowStore, RowSwapped, RowVersion, Space};
 use rotogate_core::store::{MemoryStore, Store, StoreError};
 use rotogate_core::token::Algorithm;
 use rotogate_core::token::keyring::{Keyring, RefreshKeys, RefreshSecret, SigningKey};
@@ -118,7 +117,7 @@ impl World {
             .client(batch)
             .directory(Arc::<Users>::clone(&users))
             .shared_store(Arc::<MemoryStore>::clone(&store))
-            .relay_store(Arc::<MemoryStore>::clone(&store))
+            .row_store(Arc::<MemoryStore>::clone(&store))
             .api_keys(ApiKeySettings::new("acme").unwrap())
             .browser(Browser::own("/auth"))
             .endpoint(Endpoint::new(MyKeys { max_age: MINUTE, ..MyKeys::default() }).path("/my/keys"))
@@ -333,9 +332,9 @@ async fn k4_what_ends_a_key_refuses_it_at_the_next_request() {
         assert_eq!(world.status("/keys", text).await, 200);
     }
     let mut before = None;
-    for id in world.store.relay_ids().await.unwrap() {
-        let row = world.store.load_relay(id).await.unwrap().unwrap();
-        if String::from_utf8_lossy(&row.sealed).contains("hourly") {
+    for id in world.store.row_keys(API_KEYS, None, usize::MAX).await.unwrap() {
+        let row = world.store.load_row(API_KEYS, id).await.unwrap().unwrap();
+        if String::from_utf8_lossy(&row.bytes).contains("hourly") {
             before = Some((id, row));
         }
     }
@@ -356,8 +355,8 @@ async fn k4_what_ends_a_key_refuses_it_at_the_next_request() {
         matches!(read, Err(Error::Denied(Denial::ApiKeyRefused("it was revoked")))),
         "the end is in the record, too"
     );
-    assert!(world.store.remove_relay(at, None).await.unwrap());
-    world.store.insert_relay(at, before, key.created).await.unwrap();
+    assert!(world.store.remove_row(API_KEYS, at, None).await.unwrap());
+    world.store.insert_row(API_KEYS, at, before, key.created).await.unwrap();
     // This gate has not refused the key yet, and reads the record again.
     assert_eq!(world.status("/keys", &other).await, 401, "the record of before, written back by somebody else");
     assert!(world.keys().revoke("unknown").await.unwrap().is_none());
@@ -479,10 +478,10 @@ async fn k2_k14_the_store_has_no_key_and_who_writes_to_it_makes_none() {
     let world = World::new().await;
     let (text, key) = world.made(NewApiKey { scopes: Some(Scope::parse("read").unwrap()), ..world.new_key() }).await;
     let mut of_key = None;
-    for id in world.store.relay_ids().await.unwrap() {
-        let row = world.store.load_relay(id).await.unwrap().unwrap();
-        let content = String::from_utf8_lossy(&row.sealed).into_owned();
-        assert!(row.owner == KEY_OWNER && !content.contains(&text[20..]), "{content}");
+    for id in world.store.row_keys(API_KEYS, None, usize::MAX).await.unwrap() {
+        let row = world.store.load_row(API_KEYS, id).await.unwrap().unwrap();
+        let content = String::from_utf8_lossy(&row.bytes).into_owned();
+        assert!(!content.contains(&text[20..]), "{content}");
         of_key = content.contains("nightly").then_some((id, row)).or(of_key);
     }
     let (id, row) = of_key.unwrap();
@@ -491,16 +490,13 @@ async fn k2_k14_the_store_has_no_key_and_who_writes_to_it_makes_none() {
     let said = [other, "junk".to_owned()].map(SecretString::from);
     assert_eq!(world.keys().leaked(&said).await.0, 0);
     assert_eq!(world.status("/write", &text).await, 403);
-    let wider = String::from_utf8_lossy(&row.sealed[33..]).replace("\"read\"", "\"read write\"");
-    let forged = [&row.sealed[..33], wider.as_bytes()].concat();
-    let mut changed = row.clone();
-    (changed.sealed, changed.attempt) = (forged, row.attempt + 1);
-    world.store.swap_relay(id, row.version(), changed.clone()).await.unwrap();
+    let wider = String::from_utf8_lossy(&row.bytes[33..]).replace("\"read\"", "\"read write\"");
+    let forged = [&row.bytes[..33], wider.as_bytes()].concat();
+    let changed = Row { version: RowVersion([1; 16]), bytes: forged, ..row.clone() };
+    world.store.swap_row(API_KEYS, id, row.version, changed.clone(), key.created).await.unwrap();
     world.time.advance(MINUTE * 6);
     assert_eq!(world.status("/write", &text).await, 503, "never a decision");
-    let mut whole = row.clone();
-    whole.attempt = changed.attempt + 1;
-    world.store.swap_relay(id, changed.version(), whole).await.unwrap();
+    world.store.swap_row(API_KEYS, id, changed.version, row, key.created).await.unwrap();
     assert_eq!(world.status("/keys", &text).await, 200);
     assert_eq!(world.keys().leaked(&[SecretString::from(&*text)]).await.0, 1);
     assert_eq!(world.status("/keys", &text).await, 401);
@@ -789,39 +785,38 @@ async fn k34_a_rotation_brings_no_new_quota_and_another_key_has_its_own() {
 struct Counted(Arc<MemoryStore>, std::sync::atomic::AtomicU64);
 
 #[async_trait]
-impl RelayStore for Counted {
-    async fn load_relay(&self, id: RelayId) -> Result<Option<RelayRecord>, StoreError> {
+impl RowStore for Counted {
+    async fn load_row(&self, space: Space, key: RowKey) -> Result<Option<Row>, StoreError> {
         self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        self.0.load_relay(id).await
+        self.0.load_row(space, key).await
     }
 
-    async fn insert_relay(&self, id: RelayId, row: RelayRecord, now: Timestamp) -> Result<RelayInserted, StoreError> {
-        self.0.insert_relay(id, row, now).await
+    async fn insert_row(&self, space: Space, key: RowKey, row: Row, now: Timestamp) -> Result<RowInserted, StoreError> {
+        self.0.insert_row(space, key, row, now).await
     }
 
-    async fn swap_relay(
+    async fn swap_row(
         &self,
-        id: RelayId,
-        expected: RelayVersion,
-        row: RelayRecord,
-    ) -> Result<RelaySwapped, StoreError> {
-        self.0.swap_relay(id, expected, row).await
+        space: Space,
+        key: RowKey,
+        expected: RowVersion,
+        row: Row,
+        now: Timestamp,
+    ) -> Result<RowSwapped, StoreError> {
+        self.0.swap_row(space, key, expected, row, now).await
     }
 
-    async fn remove_relay(&self, id: RelayId, expected: Option<RelayVersion>) -> Result<bool, StoreError> {
-        self.0.remove_relay(id, expected).await
+    async fn remove_row(&self, space: Space, key: RowKey, expected: Option<RowVersion>) -> Result<bool, StoreError> {
+        self.0.remove_row(space, key, expected).await
     }
 
-    async fn relay_ids(&self) -> Result<Vec<RelayId>, StoreError> {
-        Err(StoreError::new("all of a million rows were asked for"))
+    async fn row_keys(&self, space: Space, after: Option<RowKey>, limit: usize) -> Result<Vec<RowKey>, StoreError> {
+        assert!(limit < 1_000_000, "all of a million rows were asked for");
+        self.0.row_keys(space, after, limit).await
     }
 
-    async fn relay_ids_after(&self, after: Option<RelayId>, limit: usize) -> Result<Vec<RelayId>, StoreError> {
-        self.0.relay_ids_after(after, limit).await
-    }
-
-    async fn sweep_relay(&self, now: Timestamp) -> Result<u64, StoreError> {
-        self.0.sweep_relay(now).await
+    async fn sweep_rows(&self, space: Space, now: Timestamp) -> Result<u64, StoreError> {
+        self.0.sweep_rows(space, now).await
     }
 }
 
@@ -829,12 +824,12 @@ impl RelayStore for Counted {
 async fn k13_among_a_million_keys_an_unknown_one_costs_one_read_and_a_page_is_bounded() {
     let world = World::new().await;
     let (text, key) = world.made(world.new_key()).await;
-    let rows = world.store.relay_ids().await.unwrap();
-    let row = world.store.load_relay(rows[0]).await.unwrap().unwrap();
+    let rows = world.store.row_keys(API_KEYS, None, usize::MAX).await.unwrap();
+    let row = world.store.load_row(API_KEYS, rows[0]).await.unwrap().unwrap();
     for n in 0..1_000_000_u32 {
         let mut id = [0; 32];
         id[..4].copy_from_slice(&n.wrapping_mul(2_654_435_761).to_be_bytes());
-        world.store.insert_relay(RelayId(id), row.clone(), key.created).await.unwrap();
+        world.store.insert_row(API_KEYS, RowKey(id), row.clone(), key.created).await.unwrap();
     }
     let store = Arc::new(Counted(Arc::clone(&world.store), Default::default()));
     let settings = ApiKeySettings::new("acme").unwrap();

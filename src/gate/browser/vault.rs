@@ -1,4 +1,4 @@
-//! A vault is a relay row with the provider's tokens for one session. Its encryption key comes from the session's
+//! A vault is a row with the provider's tokens for one session. Its encryption key comes from the session's
 //! cookie. The store and the gate's keys do not suffice to decrypt it (requirement B5).
 //!
 //! A refresh goes through the relay, which keeps the provider's response until the vault has the new tokens. If the
@@ -19,6 +19,7 @@ use super::client_refusals::ClientRefusals;
 use crate::gate::Inner;
 use crate::gate::relay::{EndpointRelay, RelayConfig};
 use crate::relay::http::{reply, send_error};
+use crate::relay::record::MAX_SEALED;
 use crate::relay::seal::RelayKeys;
 use crate::relay::{
     AfterUnknown, Meaning, Presented, Presenter, Provider, ProviderReply, ProviderRequest, RelayAnswer, RelayRules,
@@ -30,7 +31,7 @@ use rotogate_core::engine::{RenewWhen, SessionProvider};
 use rotogate_core::fault::{Chain, Error, Fault};
 use rotogate_core::oauth_error::OAuthError;
 use rotogate_core::session::{SessionId, VouchedBy};
-use rotogate_core::store::relay::{RelayInserted, RelayRecord, RelayState, RelaySwapped, VAULT_OWNER};
+use rotogate_core::store::rows::{Row, RowInserted, RowSwapped, Space};
 use rotogate_core::strict_json::object_of_depth;
 use rotogate_core::token::session_cookie::SessionCookie;
 use rotogate_core::verify_cache::ProviderTerms;
@@ -54,6 +55,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// In bytes.
 const MAX_HINT: usize = 4 << 10;
 const MAX_DEPTH: usize = 16;
+
+/// The vaults, each kept as long as its session. A backup has none, because a provider treats an older refresh token as
+/// reuse.
+pub(in crate::gate) const VAULTS: Space = Space::in_copies(4, "provider tokens of sessions", 8_000_000, MAX_SEALED);
 
 const OVER: Denial = Denial::SessionOver("the provider refused to continue the session");
 
@@ -128,7 +133,7 @@ impl KeptTokens {
 
 struct Vault {
     keys: RelayKeys,
-    record: RelayRecord,
+    row: Row,
     tokens: KeptTokens,
 }
 
@@ -170,21 +175,11 @@ impl Vaults<'_> {
         until: Timestamp,
     ) -> Result<(), Fault> {
         let (keys, now) = (self.keys(cookie)?, self.gate.engine.clock().now());
-        let record = RelayRecord {
-            state: RelayState::Done,
-            attempt: 1,
-            owner: VAULT_OWNER,
-            since: now,
-            lease: now,
-            until,
-            params: [0; 32],
-            sealed: Vec::new(),
-        };
-        let record = sealed(&keys, record, tokens)?;
-        match self.relay.store().insert_relay(keys.id(), record, now).await? {
-            RelayInserted::Inserted => Ok(()),
+        let row = sealed(&keys, until, tokens)?;
+        match self.relay.store().insert_row(VAULTS, keys.id(), row, now).await? {
+            RowInserted::Inserted => Ok(()),
             // Session ids are random, so a vault with this id cannot exist.
-            RelayInserted::Present(_) => Err(Fault::Contention),
+            RowInserted::Present(_) => Err(Fault::Contention),
         }
     }
 
@@ -192,9 +187,8 @@ impl Vaults<'_> {
     // Attack 27.
     async fn load(&self, cookie: &SessionCookie) -> Result<Option<Vault>, Fault> {
         let keys = self.keys(cookie)?;
-        let Some(record) = self.relay.store().load_relay(keys.id()).await? else { return Ok(None) };
-        let opened = (record.owner == VAULT_OWNER && record.state == RelayState::Done).then(|| keys.open(&record));
-        let tokens = opened.flatten().and_then(|text| postcard::from_bytes(&text).ok());
+        let Some(row) = self.relay.store().load_row(VAULTS, keys.id()).await? else { return Ok(None) };
+        let tokens = keys.open_row((VAULTS, keys.id()), &row).and_then(|text| postcard::from_bytes(&text).ok());
         let Some(tokens) = tokens else {
             if let Some(others) = self.relay.is_due("vault_not_opened") {
                 tracing::error!(
@@ -206,7 +200,7 @@ impl Vaults<'_> {
             }
             return Err(Fault::Provider { reason: "vault_unusable", retry_after: PAUSE });
         };
-        Ok(Some(Vault { keys, record, tokens }))
+        Ok(Some(Vault { keys, row, tokens }))
     }
 
     /// Removes the vault after a logout, and revokes its refresh token at the provider. Returns the `id_token_hint` for
@@ -231,8 +225,8 @@ impl Vaults<'_> {
 
     /// Removes a vault unless another request has refreshed its tokens since they were read.
     async fn taken(&self, cookie: &SessionCookie) -> Result<Option<KeptTokens>, Fault> {
-        let Some(Vault { keys, record, tokens }) = self.load(cookie).await? else { return Ok(None) };
-        match self.relay.store().remove_relay(keys.id(), Some(record.version())).await? {
+        let Some(Vault { keys, row, tokens }) = self.load(cookie).await? else { return Ok(None) };
+        match self.relay.store().remove_row(VAULTS, keys.id(), Some(row.version)).await? {
             true => Ok(Some(tokens)),
             false => Err(Fault::Contention),
         }
@@ -245,7 +239,7 @@ impl Vaults<'_> {
 
     pub(in crate::gate) async fn remove(&self, cookie: &SessionCookie) {
         let Ok(keys) = self.keys(cookie) else { return };
-        if let Err(error) = self.relay.store().remove_relay(keys.id(), None).await {
+        if let Err(error) = self.relay.store().remove_row(VAULTS, keys.id(), None).await {
             tracing::warn!(error = ?Chain(&error), "an ended session's tokens could not be removed; they will expire");
         }
     }
@@ -348,11 +342,10 @@ impl Vaults<'_> {
     }
 
     async fn write(&self, vault: &Vault, tokens: &KeptTokens) -> Result<bool, Fault> {
-        let attempt = vault.record.attempt.saturating_add(1);
-        let record = RelayRecord { attempt, since: self.gate.engine.clock().now(), ..vault.record.clone() };
-        let record = sealed(&vault.keys, record, tokens)?;
-        let swapped = self.relay.store().swap_relay(vault.keys.id(), vault.record.version(), record).await?;
-        Ok(swapped == RelaySwapped::Swapped)
+        let (keys, now) = (&vault.keys, self.gate.engine.clock().now());
+        let row = sealed(keys, vault.row.until, tokens)?;
+        let swapped = self.relay.store().swap_row(VAULTS, keys.id(), vault.row.version, row, now).await?;
+        Ok(swapped == RowSwapped::Swapped)
     }
 
     async fn end<T>(&self, cookie: &SessionCookie) -> Result<T, Error> {
@@ -405,10 +398,10 @@ impl SessionProvider for Vaults<'_> {
     }
 }
 
-fn sealed(keys: &RelayKeys, record: RelayRecord, tokens: &KeptTokens) -> Result<RelayRecord, Fault> {
+fn sealed(keys: &RelayKeys, until: Timestamp, tokens: &KeptTokens) -> Result<Row, Fault> {
     const NOT_SEALED: Fault = Fault::Signing("the provider's tokens could not be encrypted");
     let text = postcard::to_stdvec(tokens).map(Zeroizing::new).map_err(|_| NOT_SEALED)?;
-    keys.seal(record, &text).map_err(|_| NOT_SEALED)
+    keys.seal_row((VAULTS, keys.id()), until, &text).map_err(|_| NOT_SEALED)
 }
 
 /// See OpenID Connect Core §12.2.

@@ -53,7 +53,7 @@ impl GateBuilder {
         if self.audience.is_empty() {
             self.audience.push((*issuer).into());
         }
-        let has_records = self.relay_store.is_some();
+        let has_records = self.row_store.is_some();
         self.rules.check(is_issuer, &self.trusted, &self.audience, (&keyring, has_records))?;
         let has_users = self.directory.as_ref().is_some_and(|directory| !directory.is_empty());
         self.rules.check_sources(&mut self.trusted, has_users)?;
@@ -161,7 +161,7 @@ impl GateBuilder {
         checker: &Arc<TokenChecker>,
     ) -> Result<Vec<Arc<EndpointRelay>>, BuildError> {
         let shared = Shared {
-            store: self.relay_store.clone(),
+            store: self.row_store.clone(),
             engine: Arc::clone(engine),
             checker: Arc::clone(checker),
             time: engine.clock().source(),
@@ -210,13 +210,13 @@ impl GateBuilder {
             relays: self.begin_relays(engine, checker)?,
             api_keys: match self.api_keys.take() {
                 Some(settings) if is_issuer => {
-                    let store = self.relay_store.clone().ok_or(BuildError::NoRelayStore)?;
+                    let store = self.row_store.clone().ok_or(BuildError::NoRowStore)?;
                     Some(Arc::new(rotogate_core::engine::api_keys::ApiKeys::new(settings, store)))
                 }
                 Some(_) => return Err(BuildError::NoIssuer),
                 None => None,
             },
-            records: self.relay_store.take(),
+            rows: self.row_store.take(),
             in_force: Mutex::default(),
         })
     }
@@ -241,7 +241,7 @@ impl GateBuilder {
         if !old.running.is_issuer && self.rules.need_an_issuer() {
             return Err(BuildError::NoIssuer);
         }
-        let has_records = old.running.records.is_some();
+        let has_records = old.running.rows.is_some();
         self.rules.set_clock(old.engine.clock());
         let keyring = (&*old.engine.keyring(), has_records);
         self.rules.check(old.running.is_issuer, &self.trusted, old.engine.audience(), keyring)?;

@@ -89,9 +89,9 @@ pub enum BuildError {
     /// The gate has no store for the records of relays, logins at a provider, or API keys.
     #[error(
         "endpoints with a relay, logins at a provider, and API keys need a store for their records: call \
-         `.relay_store(…)`"
+         `.row_store(…)`"
     )]
-    NoRelayStore,
+    NoRowStore,
     /// An endpoint in the new rules has a relay, but the running gate's endpoint does not.
     #[error("the endpoint at {0} has a relay, and the relays of a running gate cannot change")]
     NewRelay(String),

@@ -75,7 +75,7 @@ pub(super) fn clients(clients: &[Client], endpoints: &[Endpoint], has_records: b
             return refuse(
                 &client.id,
                 "each of its assertions may be used only once, so the gate needs a store for used assertions: call \
-                 `.relay_store(…)` (feature `relay`)",
+                 `.row_store(…)`",
             );
         }
         if !client.is_confidential() && client.may(Grant::ClientCredentials) {
@@ -93,8 +93,7 @@ pub(super) fn clients(clients: &[Client], endpoints: &[Endpoint], has_records: b
 pub(super) fn global_revocations(endpoints: &[Endpoint], has_records: bool) -> Result<(), BuildError> {
     match Endpoint::paths(endpoints, GLOBAL_REVOCATION).next() {
         Some(path) if !has_records => {
-            const WHY: &str = "the gate must remember used requests in a store: call `.relay_store(…)` (feature \
-                               `relay`)";
+            const WHY: &str = "the gate must remember used requests in a store: call `.row_store(…)`";
             Err(BuildError::endpoint(GLOBAL_REVOCATION, path, WHY))
         }
         Some(_) | None => Ok(()),

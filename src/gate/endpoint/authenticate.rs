@@ -82,7 +82,7 @@ impl Inner {
         client: &str,
         replayed: Denial,
     ) -> Result<(), Error> {
-        match &self.running.records {
+        match &self.running.rows {
             Some(store) => self.engine.use_once(&**store, (used, client), replayed).await,
             None => Err(StoreError::new("the gate has no store for used assertions").into()),
         }

@@ -691,7 +691,17 @@ fn bounds_page() -> String {
         let rows = bounds.iter().map(|bound| line(bound.what.trim(), &size(bound), bound.beyond));
         line(of, "at most", "beyond it") + &rows.collect::<String>() + "\n"
     };
-    format!("```text\n{}\n```\n", tables.map(table).concat().trim_end())
+    let tables = tables.map(table).concat();
+    let row = |name: &str, most: &str, bytes: &str| format!("{name:<72}{most:<11}{bytes}\n");
+    let rows = rotogate::program::SPACES.iter().map(|space| {
+        let size = match space.max_bytes() {
+            bytes if bytes >= 1 << 10 => format!("{} KiB", bytes >> 10),
+            bytes => format!("{bytes} bytes"),
+        };
+        row(space.name(), &space.max_rows().to_string(), &size)
+    });
+    let rows = row("Rows in the store", "at most", "size of each") + &rows.collect::<String>();
+    format!("```text\n{tables}{}\n```\n", rows.trim_end())
 }
 
 #[test]

@@ -87,7 +87,7 @@ impl World {
             .route(Route::catch_all(RoutePolicy::default().session()))
             .time(Arc::<ManualTime>::clone(&time));
         let gate = gate
-            .relay_store(Arc::new(rotogate_core::store::MemoryStore::new("https://gate.test", Duration::ZERO)))
+            .row_store(Arc::new(rotogate_core::store::MemoryStore::new("https://gate.test", Duration::ZERO)))
             .api_keys(rotogate_core::api_key::ApiKeySettings::new("acme").unwrap())
             .endpoint(Endpoint::new(crate::dialect::my_keys::MyKeys::default()).path("/my/keys"));
         Self { gate: gate.build().await.unwrap(), time }

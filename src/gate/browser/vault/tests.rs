@@ -9,7 +9,7 @@ use rotogate_core::engine::{ApplicationLogin, BrowserLogin, Origin};
 use rotogate_core::session::Scope;
 use rotogate_core::store::MemoryStore;
 use rotogate_core::store::kit::encoding::encode;
-use rotogate_core::store::relay::RelayStore;
+use rotogate_core::store::rows::{RowStore, RowVersion};
 use rotogate_core::token::keyring::Keyring;
 use rotogate_core::token::{IssuerKeys, IssuerRules};
 use rotogate_issuers::login::MetadataSource;
@@ -41,7 +41,7 @@ impl World {
             .issuer("https://gate.test")
             .keys(Keyring::ephemeral().unwrap())
             .trusted_issuer(rules)
-            .relay_store(Arc::<MemoryStore>::clone(&store))
+            .row_store(Arc::<MemoryStore>::clone(&store))
             .browser(Browser::provider("/auth", provider))
             .time(Arc::<ManualTime>::clone(&time));
         Self { url, gate: gate.build().await.unwrap(), time, store }
@@ -95,22 +95,20 @@ async fn b5_a_vault_of_another_session_or_writer_is_no_vault() {
     let (mine, other) = (world.begin(Some("refresh")).await, world.begin(Some("refresh")).await);
     let vaults = world.gate.0.vaults().unwrap();
     let [my_id, other_id] = [&mine, &other].map(|login| vaults.keys(&login.cookie).unwrap().id());
-    let good = world.store.load_relay(my_id).await.unwrap().unwrap();
-    let put = async |record: RelayRecord| {
-        world.store.remove_relay(my_id, None).await.unwrap();
-        world.store.insert_relay(my_id, record, Timestamp::ZERO).await.unwrap();
+    let good = world.store.load_row(VAULTS, my_id).await.unwrap().unwrap();
+    let put = async |row: Row| {
+        world.store.remove_row(VAULTS, my_id, None).await.unwrap();
+        world.store.insert_row(VAULTS, my_id, row, Timestamp::ZERO).await.unwrap();
         world.request(&mine).await
     };
     // Attack 27.
-    let of_other = world.store.load_relay(other_id).await.unwrap().unwrap();
+    let of_other = world.store.load_row(VAULTS, other_id).await.unwrap().unwrap();
     let plain = postcard::to_stdvec(&vaults.load(&other.cookie).await.unwrap().unwrap().tokens).unwrap();
     for forged in [
         of_other.clone(),
-        RelayRecord { attempt: 2, ..good.clone() },
-        RelayRecord { until: Timestamp::MAX, ..good.clone() },
-        RelayRecord { owner: [7; 16], ..good.clone() },
-        RelayRecord { state: RelayState::Dead, ..good.clone() },
-        RelayRecord { sealed: plain, ..good.clone() },
+        Row { version: RowVersion::default(), ..good.clone() },
+        Row { until: Timestamp::MAX, ..good.clone() },
+        Row { bytes: plain, ..good.clone() },
     ] {
         assert!(matches!(put(forged).await, Err(Denial::SessionUnavailable(_))), "no decision");
     }
@@ -133,7 +131,7 @@ async fn b59_a_vault_takes_at_most_160_bytes_more_than_its_tokens() {
     vaults.remove(&login.cookie).await;
     vaults.begin(&login.cookie, &tokens, login.session.expires).await.unwrap();
     let id_of_row = vaults.keys(&login.cookie).unwrap().id();
-    let row = world.store.load_relay(id_of_row).await.unwrap().unwrap();
+    let row = world.store.load_row(VAULTS, id_of_row).await.unwrap().unwrap();
     let bytes = id_of_row.0.len() + encode(&row).unwrap().len();
     let more = bytes - refresh.len() - id.len() - access.len();
     assert!(more <= 160, "{more} bytes");
@@ -145,12 +143,12 @@ async fn b43_a_logout_takes_the_vault_once_and_after_a_short_fault() {
     let login = world.begin(Some("refresh")).await;
     let vaults = world.gate.0.vaults().unwrap();
     let id = vaults.keys(&login.cookie).unwrap().id();
-    let good = world.store.load_relay(id).await.unwrap().unwrap();
-    let put = async |record: RelayRecord| {
-        world.store.remove_relay(id, None).await.unwrap();
-        world.store.insert_relay(id, record, Timestamp::ZERO).await.unwrap();
+    let good = world.store.load_row(VAULTS, id).await.unwrap().unwrap();
+    let put = async |row: Row| {
+        world.store.remove_row(VAULTS, id, None).await.unwrap();
+        world.store.insert_row(VAULTS, id, row, Timestamp::ZERO).await.unwrap();
     };
-    put(RelayRecord { state: RelayState::Dead, ..good.clone() }).await;
+    put(Row { version: RowVersion::default(), ..good.clone() }).await;
     let good_again = async {
         tokio::time::sleep(LOOK_EVERY * 3 / 2).await;
         put(good.clone()).await;
@@ -159,7 +157,7 @@ async fn b43_a_logout_takes_the_vault_once_and_after_a_short_fault() {
     assert_eq!(hint.as_deref().map(String::as_str), Some("an.id.token"));
     assert!(vaults.close(&login.cookie).await.is_none(), "once");
     // A lasting fault does not hold up the logout.
-    put(RelayRecord { state: RelayState::Dead, ..good }).await;
+    put(Row { version: RowVersion::default(), ..good }).await;
     assert!(vaults.close(&login.cookie).await.is_none());
 }
 

@@ -12,6 +12,7 @@ use super::beside;
 use crate::server::build::shared;
 use crate::server::build::stores::{Stores, open_stores, redb_options};
 #[cfg(any(feature = "postgres", feature = "redis"))]
+use rotogate::program::SPACES;
 use rotogate::store::NetworkOptions;
 #[cfg(feature = "postgres")]
 use rotogate::store::PostgresStore;
@@ -20,8 +21,8 @@ use rotogate::store::RedisStore;
 use rotogate::store::redb::RedbStore;
 use rotogate_config::{Config, RedbSettings, StoreConfig};
 use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
-use rotogate_core::store::copy::{Content, CopyTarget, copy, copy_vaults};
-use rotogate_core::store::relay::RelayStore;
+use rotogate_core::store::copy::{Content, CopyTarget, copy, copy_rows};
+use rotogate_core::store::rows::RowStore;
 use rotogate_core::store::{Store, StoreError};
 use rotogate_core::token::keyring::Keyring;
 
@@ -124,9 +125,9 @@ fn begin_copy(network: &mut NetworkOptions, from: String) {
     network.copying = Some(from);
 }
 
-async fn copy_all<T: CopyTarget + RelayStore>(from: &Stores, to: &T, cut: Timestamp) -> Result<Content, StoreError> {
+async fn copy_all<T: CopyTarget + RowStore>(from: &Stores, to: &T, cut: Timestamp) -> Result<Content, StoreError> {
     let content = copy(&*from.sessions, to, cut).await?;
-    copy_vaults(&*from.relay, to, cut).await?;
+    copy_rows(&*from.rows, to, SPACES, cut).await?;
     to.end_copy().await.map(|()| content)
 }
 

@@ -18,26 +18,26 @@ use rotogate::store::PostgresStore;
 use rotogate::store::RedisStore;
 use rotogate::store::redb::{Options, RedbStore, check_mark};
 use rotogate_config::{Config, RedbSettings, StoreConfig};
-use rotogate_core::store::relay::RelayStore;
+use rotogate_core::store::rows::RowStore;
 use rotogate_core::store::{MemoryStore, Store, StoreError};
 use rotogate_core::token::keyring::{Keyring, OpenedKeyring};
 
 #[derive(Debug)]
 pub(crate) struct Stores {
     pub(crate) sessions: Arc<dyn Store>,
-    pub(crate) relay: Arc<dyn RelayStore>,
+    pub(crate) rows: Arc<dyn RowStore>,
 }
 
 impl Stores {
     pub(super) fn given_to(self, builder: GateBuilder) -> GateBuilder {
-        builder.shared_store(self.sessions).relay_store(self.relay)
+        builder.shared_store(self.sessions).row_store(self.rows)
     }
 }
 
 impl From<MemoryStore> for Stores {
     fn from(store: MemoryStore) -> Self {
         let store = Arc::new(store);
-        Self { relay: Arc::clone(&store) as _, sessions: store }
+        Self { rows: Arc::clone(&store) as _, sessions: store }
     }
 }
 
@@ -124,7 +124,7 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<OpenedStores, Serv
         }
         StoreConfig::Redb(RedbSettings { path, .. }) => {
             let store = RedbStore::open(path, redb_options(config, keyring.id())).map_err(ServerError::part)?;
-            let stores = Stores { sessions: Arc::new(store.clone()), relay: Arc::new(store.clone()) };
+            let stores = Stores { sessions: Arc::new(store.clone()), rows: Arc::new(store.clone()) };
             Ok((Some(store), stores))
         }
         #[cfg(feature = "postgres")]
@@ -132,7 +132,7 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<OpenedStores, Serv
             let options = shared::of_postgres(config, settings, keyring.id())?;
             let connect = || PostgresStore::connect(options.clone());
             let store = Arc::new(once_it_is_there(connect).await.map_err(ServerError::part)?);
-            let stores = Stores { relay: Arc::clone(&store) as _, sessions: store };
+            let stores = Stores { rows: Arc::clone(&store) as _, sessions: store };
             Ok((None, stores))
         }
         #[cfg(feature = "redis")]
@@ -140,7 +140,7 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<OpenedStores, Serv
             let options = shared::of_redis(config, settings, keyring.id())?;
             let connect = || RedisStore::connect(options.clone());
             let store = Arc::new(once_it_is_there(connect).await.map_err(ServerError::part)?);
-            let stores = Stores { relay: Arc::clone(&store) as _, sessions: store };
+            let stores = Stores { rows: Arc::clone(&store) as _, sessions: store };
             Ok((None, stores))
         }
     }

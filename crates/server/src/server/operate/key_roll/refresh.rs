@@ -36,7 +36,7 @@ pub(super) async fn left_by(
         _ if !has_keys => return Ok(()),
         StoreConfig::Memory => None,
         StoreConfig::Redb(settings) => match asking.and_then(|asking| asking.store) {
-            Some(store) => Some(Stores { sessions: Arc::new(store.clone()), relay: Arc::new(store.clone()) }),
+            Some(store) => Some(Stores { sessions: Arc::new(store.clone()), rows: Arc::new(store.clone()) }),
             None if !settings.path.exists() => return Ok(()),
             None => match open_stores(config, keyring).await {
                 Ok(stores) => Some(stores),
@@ -58,7 +58,7 @@ pub(super) async fn left_by(
             (Some(keys), _) => keys.by_secret().await.map_err(RollError::failed)?,
             (None, Some(stores)) => {
                 let (list, _) = stores.sessions.revocations().await.map_err(RollError::failed)?;
-                let counts = keys_by_secret(&*stores.relay, (&list, &config.issuer.url), now).await;
+                let counts = keys_by_secret(&*stores.rows, (&list, &config.issuer.url), now).await;
                 counts.map_err(RollError::failed)?
             }
             (None, None) => BTreeMap::new(),
