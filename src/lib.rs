@@ -71,7 +71,6 @@
 //! | `grpc` | no | the dialect `knox`, with server reflection and health |
 //! | `http-client` | no | the HTTP client that fetches the documents of other issuers; no public API yet |
 //! | `introspection` | no | introspection of opaque tokens over HTTP (RFC 7662); no public API yet |
-//! | `program` | no | the API that only `rotogate-server` needs; it may change in any release, and is not on docs.rs |
 //! | `test` | no | simulated callers, for testing handlers without a gate; no other feature enables it |
 //! | `test-util` | no | a clock that tests set by hand, and the conformance suite for stores |
 //! | `failpoints` | no | points at which a test stops the process or moves its clock; never in a release build |
@@ -81,10 +80,6 @@
 //! A feature adds API and does not change behaviour. The one exception is `kuzzle`, whose dialect serves `GET /`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
-#![cfg_attr(
-    not(feature = "program"),
-    allow(dead_code, unreachable_pub, reason = "the module `program` names the rest")
-)]
 
 pub mod claim;
 pub mod client;
@@ -97,7 +92,7 @@ pub mod dpop;
 mod exchange;
 pub mod fault;
 pub mod gate;
-#[cfg(feature = "program")]
+#[doc(hidden)]
 pub mod program;
 // Only the program uses this module. Its API may change in any release.
 #[doc(hidden)]

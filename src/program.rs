@@ -1,6 +1,6 @@
-//! The API that only the program `rotogate-server` needs, with the feature `program`. It may change in any release.
-//! [`Gate`](crate::Gate), [`Sessions`](crate::gate::Sessions) and [`Authorizer`](crate::gate::Authorizer) have further
-//! methods with this feature.
+//! The API that only the program `rotogate-server` needs. It may change in any release, and docs.rs does not show it, as
+//! it does not show further methods of [`Gate`](crate::Gate), [`Sessions`](crate::gate::Sessions) and
+//! [`Authorizer`](crate::gate::Authorizer).
 
 pub use crate::dialect::answer::Answer;
 pub use crate::dialect::browser::look::{Localized, Logo, PageSettings, text_names};

@@ -22,7 +22,7 @@
 #[doc(inline)]
 pub use rotogate_issuers::remote_keys::{RemoteIssuer, RemoteKeys};
 // Only the program needs these items. They may change in any release.
-#[cfg(feature = "program")]
+#[doc(hidden)]
 pub use rotogate_issuers::remote_keys::{
     FetchFailure, FetchFiles, FetchSettings, Inspected, KeyLocation, Metadata, RemoteStatus, inspect,
     revocation_target, token_target,

@@ -85,16 +85,16 @@ pub use rotogate_core::store::{
 #[doc(inline)]
 pub use rotogate_store_postgres::{PostgresOptions, PostgresStore};
 // Only the program needs these items. They may change in any release.
-#[cfg(feature = "program")]
+#[doc(hidden)]
 #[cfg(feature = "postgres")]
 pub use rotogate_store_postgres::inspect as inspect_postgres;
-#[cfg(feature = "program")]
+#[doc(hidden)]
 #[cfg(feature = "redb")]
 pub use rotogate_store_redb as redb;
 #[cfg(feature = "redb")]
 #[doc(inline)]
 pub use rotogate_store_redb::{Options as RedbOptions, RedbStore};
-#[cfg(feature = "program")]
+#[doc(hidden)]
 #[cfg(feature = "redis")]
 pub use rotogate_store_redis::inspect as inspect_redis;
 #[cfg(feature = "redis")]

@@ -4,7 +4,7 @@
     tests/api.py            is docs/api.txt what the sources say? Part of tests/all.sh
     tests/api.py --write    writes it
 
-A change of the API is a change of that file, so that a review sees it. What the feature `program` adds has no line: the program
+A change of the API is a change of that file, so that a review sees it. What is hidden from docs.rs has no line: the program
 uses it, and it changes with the program. The lines come from rustdoc's JSON, which a stable toolchain writes with
 RUSTC_BOOTSTRAP=1, for what `cargo test --workspace --all-features` has built.
 

@@ -185,7 +185,7 @@ pub enum Command {
     },
     /// Ends all sessions and tokens of a user, as another issuer requests through
     /// [`GlobalRevocations`](super::global_revocation::GlobalRevocations).
-    #[cfg(feature = "program")]
+    #[doc(hidden)]
     RevokeGlobally(super::global_revocation::GlobalRevocation),
     /// The state of a token (RFC 7662), for a confidential client.
     Introspect {

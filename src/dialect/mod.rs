@@ -20,7 +20,7 @@ mod call;
 pub(crate) mod command;
 pub mod envelope;
 pub(crate) mod events;
-#[cfg(feature = "program")]
+#[doc(hidden)]
 pub mod global_revocation;
 #[cfg(feature = "grpc")]
 pub mod knox;
@@ -45,7 +45,7 @@ pub use call::{Call, ServedPath, Sources};
 pub use command::RelayRequest;
 pub use command::{CheckedToken, Command, ExchangeRequest, Outcome, RefreshCredential, Superseded};
 pub use own::Dialect;
-#[cfg(feature = "program")]
+#[doc(hidden)]
 pub use registry::Options;
 #[doc(inline)]
 #[doc(hidden)]
@@ -58,7 +58,6 @@ pub(crate) use answer::{Answer, Consult, ConsultResult, Forward};
 use answer::{json, reason};
 pub(crate) use call::{EnclosedCall, OAuthPaths, said_json, said_media};
 pub(crate) use command::CommandHandler;
-#[cfg(feature = "program")]
 pub(crate) use protocol::OwnAccess;
 pub(crate) use protocol::Protocol;
 pub(crate) use rotogate_core::engine::{OwnSessionsAction, OwnSessionsRequest};

@@ -116,7 +116,6 @@ impl OwnResource for MyKeys {
         self.rules().presented(call)
     }
 
-    #[cfg(feature = "program")]
     fn max_login_age(&self) -> Option<Duration> {
         Some(self.max_age)
     }

@@ -6,12 +6,10 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
-#[cfg(feature = "program")]
 use http::Method;
 use http::StatusCode;
 use secrecy::SecretString;
 
-#[cfg(feature = "program")]
 use super::OwnAccess;
 use super::{Answer, Call, CommandHandler, Dialect, Outcome, Protocol, Reply, ServedPath, Sources};
 use rotogate_core::credential::{self, Places};
@@ -20,7 +18,6 @@ use rotogate_core::fault::Error;
 use rotogate_core::reason::Reason;
 use rotogate_core::refusal::{ChallengeParams, denied};
 use rotogate_core::reply::{self, problem};
-#[cfg(feature = "program")]
 use rotogate_core::route::RoutePolicy;
 use rotogate_core::session::Scope;
 use rotogate_core::token::session_cookie::session_cookie;
@@ -47,7 +44,6 @@ pub trait OwnResource: fmt::Debug + Any + Send + Sync {
     fn presented(&self, call: &Call<'_>) -> Result<SecretString, Denial>;
 
     /// Returns how long ago the user may have logged in, for a change with a session cookie.
-    #[cfg(feature = "program")]
     fn max_login_age(&self) -> Option<Duration> {
         None
     }
@@ -125,7 +121,6 @@ impl<T: OwnResource> Dialect for T {
 
 #[async_trait]
 impl<T: OwnResource> Protocol for T {
-    #[cfg(feature = "program")]
     fn own_access(&self, call: &Call<'_>) -> Option<OwnAccess> {
         let (OwnRules { cookie, scope, max_age }, is_change) = (self.rules(), *call.method != Method::GET);
         Some(OwnAccess {

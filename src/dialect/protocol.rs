@@ -1,6 +1,5 @@
 //! The interface between the gate and a built-in protocol.
 
-#[cfg(feature = "program")]
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,7 +9,6 @@ use secrecy::SecretString;
 use super::{Answer, Call, CommandHandler, Dialect, OAuthPaths, Reply, StreamedBody, answer};
 use rotogate_core::denial::Denial;
 use rotogate_core::reason::Reason;
-#[cfg(feature = "program")]
 use rotogate_core::route::RoutePolicy;
 use rotogate_core::token::claims::TokenStyle;
 
@@ -64,7 +62,6 @@ pub trait Protocol: Dialect {
     }
 
     /// Returns the credentials in the head of a request, if the endpoint is for the caller's own sessions or API keys.
-    #[cfg(feature = "program")]
     fn own_access(&self, call: &Call<'_>) -> Option<OwnAccess> {
         let _ = call;
         None
@@ -98,7 +95,7 @@ pub trait Protocol: Dialect {
 }
 
 /// How a caller authenticates at an endpoint for its own sessions or API keys.
-#[cfg(feature = "program")]
+#[doc(hidden)]
 pub struct OwnAccess {
     /// The credentials that the endpoint accepts, and the scope that it requires.
     pub policy: RoutePolicy,

@@ -246,5 +246,4 @@ impl GateApiKeys {
 }
 
 #[cfg(test)]
-#[cfg(feature = "program")]
 mod tests;

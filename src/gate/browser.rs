@@ -129,7 +129,7 @@ impl Browser {
     }
 
     /// Sets the looks and the texts of the gate's own pages.
-    #[cfg(feature = "program")]
+    #[doc(hidden)]
     #[must_use]
     pub fn look(mut self, look: PageSettings) -> Self {
         self.look = look;

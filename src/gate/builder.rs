@@ -171,7 +171,7 @@ impl GateBuilder {
     }
 
     /// Replaces the public keys of a registered client.
-    #[cfg(feature = "program")]
+    #[doc(hidden)]
     #[must_use]
     pub fn client_keys(mut self, client: &str, keys: &rotogate_core::client::ClientKeys) -> Self {
         for known in self.rules.clients.iter_mut().filter(|known| *known.id == *client) {

@@ -27,7 +27,6 @@ mod browser;
 mod credential;
 mod exchange;
 mod execute;
-#[cfg(feature = "program")]
 mod foreseen;
 pub(in crate::gate) mod grants;
 mod handler;
@@ -37,11 +36,10 @@ mod table;
 #[cfg(feature = "kuzzle")]
 pub(super) use answer::TakenOver;
 pub(super) use answer::{EndpointResponse, answer};
-#[cfg(feature = "program")]
 pub(super) use foreseen::{RefreshPlace, foresee};
 #[cfg(feature = "kuzzle")]
 pub(super) use handler::EndpointHandler;
-#[cfg(feature = "program")]
+#[doc(hidden)]
 pub use table::envelopes;
 pub(super) use table::{CommonRules, Endpoints, Hit, MatchedOperation};
 
@@ -109,7 +107,7 @@ impl Endpoint {
     }
 
     /// An endpoint for a dialect that was looked up by name.
-    #[cfg(feature = "program")]
+    #[doc(hidden)]
     pub fn boxed(dialect: Box<dyn Dialect>) -> Self {
         Self::speaking(dialect.into())
     }

@@ -15,7 +15,7 @@ impl Gate {
     /// Explains what an assertion (RFC 7523 §2.1) would do at the endpoints of this gate. The assertion is not
     /// consumed, and nothing is counted. `client` sends the assertion. The default is the client that the assertion
     /// names.
-    #[cfg(feature = "program")]
+    #[doc(hidden)]
     pub async fn explain_assertion(&self, assertion: &str, client: Option<&str>) -> Explanation {
         let named = client_named_in(assertion);
         let read = self.read_assertion(assertion, client.or(named.as_deref()));

@@ -35,21 +35,21 @@ impl Gate {
     /// assert_eq!(other.outcome, "other_client");
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
-    #[cfg(feature = "program")]
+    #[doc(hidden)]
     pub async fn explain_refresh(&self, token: &str, client: Option<&str>) -> Explanation {
         self.explain_refresh_from(token, client, None).await
     }
 
     /// Like [`explain_refresh`](Self::explain_refresh), for a client at this address. The rate limits for this address
     /// are checked first.
-    #[cfg(feature = "program")]
+    #[doc(hidden)]
     pub async fn explain_refresh_from(&self, token: &str, client: Option<&str>, from: Option<IpAddr>) -> Explanation {
         self.explained_refresh(token, client, from, None).await
     }
 
     /// Explains the token at the endpoint of this request. Returns `None` if the endpoint does not accept refresh
     /// tokens.
-    #[cfg(feature = "program")]
+    #[doc(hidden)]
     pub async fn explain_refresh_at(
         &self,
         token: &str,

@@ -35,7 +35,6 @@ mod assertion;
 mod call;
 mod debt;
 mod endpoint_run;
-#[cfg(feature = "program")]
 mod explain;
 mod forward;
 mod future;
@@ -49,13 +48,11 @@ mod target;
 #[cfg(feature = "kuzzle")]
 pub(super) use admit::Admission;
 pub(super) use admit::EndpointMatch;
-#[cfg(feature = "program")]
 pub(super) use admit::Settlement;
 pub(super) use debt::{Debt, Receipt, Unpermitted};
 pub use future::ResponseFuture;
 use future::{FutureKind, PassedRequest};
 pub use judge::{Judgement, PermittedRequest};
-#[cfg(feature = "program")]
 pub(super) use permit::withhold;
 pub(super) use permit::{RoutedRequest, has_token_in_query, prepare};
 #[cfg(feature = "kuzzle")]

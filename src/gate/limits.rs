@@ -83,7 +83,6 @@ impl RouteLimits {
     }
 
     /// The number of requests that each limit refused.
-    #[cfg(feature = "program")]
     pub(super) fn refused_requests(&self) -> Vec<(&'static str, u64)> {
         self.callers.refused_requests()
     }
@@ -194,7 +193,6 @@ impl Inner {
         }
     }
 
-    #[cfg(feature = "program")]
     pub(super) fn foreseen_limit(&self, parts: &Parts, permitted: &Permit<Owing>) -> Option<Result<(), Denial>> {
         let policy = &permitted.route().policy;
         let rules = self.limits_of_call(policy, parts);
@@ -211,12 +209,10 @@ impl Inner {
         })
     }
 
-    #[cfg(feature = "program")]
     pub(super) fn limit_names(&self, policy: &RoutePolicy) -> String {
         self.limits.of_policy(policy).map(|limit| limit.name()).collect::<Vec<_>>().join(", ")
     }
 
-    #[cfg(feature = "program")]
     pub(super) fn has_limit(&self, policy: &RoutePolicy, name: &str) -> bool {
         self.limits.of_policy(policy).any(|limit| limit.name() == name)
     }

@@ -45,7 +45,6 @@ use rotogate_core::token::keyring::Keyring;
 use rotogate_core::verify_cache::{MissContext, TokenChecker};
 
 mod api_keys;
-#[cfg(feature = "program")]
 mod authorizer;
 mod body;
 mod body_pieces;
@@ -56,14 +55,11 @@ mod cookies;
 mod endpoint;
 mod events;
 mod exchange;
-#[cfg(feature = "program")]
 mod explain_assertion;
-#[cfg(feature = "program")]
 mod explain_refresh;
 mod explanation;
 mod fault_log;
 mod forward_buffered;
-#[cfg(feature = "program")]
 mod global_revocation;
 pub(crate) mod handle;
 mod human_page;
@@ -82,7 +78,6 @@ mod origin;
 mod overloaded;
 mod possession;
 mod preflight;
-#[cfg(feature = "program")]
 pub(crate) mod program;
 #[cfg(feature = "browser-oidc")]
 mod provider_token;
@@ -139,7 +134,7 @@ pub(crate) use identity::Identity;
 // Only the program needs these items. They may change in any release.
 #[doc(hidden)]
 pub use relay::RelayConfig;
-#[cfg(feature = "program")]
+#[doc(hidden)]
 pub use {
     authorizer::{Authorizer, Neighbour},
     builder::{DEFAULT_MAX_ENDPOINT_BODY, DEFAULT_MAX_STREAM},
@@ -295,7 +290,7 @@ impl Gate {
     }
 
     /// Ends upgraded connections, but not pending replies.
-    #[cfg(feature = "program")]
+    #[doc(hidden)]
     pub fn close_tunnels(&self) {
         self.0.leases.close();
     }

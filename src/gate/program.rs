@@ -29,6 +29,7 @@ pub use super::endpoint::envelopes;
 pub use super::rows::SPACES;
 pub use super::tunnel::{carry, protocol};
 
+#[doc(hidden)]
 impl Gate {
     /// The reply to a request that is rejected because of overload.
     pub fn overloaded<B>(&self, request: &Request<B>, refusal: Refusal) -> (Reply, Verdict) {
@@ -191,6 +192,7 @@ pub struct Tally {
     pub not_before: Timestamp,
 }
 
+#[doc(hidden)]
 impl Sessions {
     /// Returns the time to pass to [`Self::subject_before`] after a user was changed or removed. All gates that share
     /// the store get the same time. `after` is the changed user, or `None` if the user was removed.

@@ -57,7 +57,7 @@ impl Gate {
     }
 
     /// Like [`Self::readiness`], without the keys of the trusted issuers.
-    #[cfg(feature = "program")]
+    #[doc(hidden)]
     pub async fn own_readiness(&self) -> Readiness {
         self.state().await
     }

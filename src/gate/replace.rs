@@ -115,14 +115,14 @@ impl Gate {
     /// # Errors
     /// See [`GateBuilder::build`](super::GateBuilder::build). An endpoint can have a relay only if it already has one
     /// in the running gate.
-    #[cfg(feature = "program")]
+    #[doc(hidden)]
     pub fn prepare_rules(&self, builder: super::GateBuilder) -> Result<PreparedRules, BuildError> {
         builder.prepare_rules(self)
     }
 
     /// Applies the prepared rules, and returns the gate with these rules. Requests that are already admitted continue
     /// under the old rules. Call this method once per gate, and apply later rules to the returned gate.
-    #[cfg(feature = "program")]
+    #[doc(hidden)]
     pub fn use_rules(&self, prepared: PreparedRules) -> Self {
         let PreparedRules { gate, styles, identity, relays, rates, keep_login_origin, max_stream } = prepared;
         // This step comes first. From now on, the old gate and the new gate each remove the identity headers of both

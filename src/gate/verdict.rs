@@ -128,7 +128,7 @@ impl Verdict {
     }
 
     /// Who sent the request, if known.
-    #[cfg(feature = "program")]
+    #[doc(hidden)]
     pub fn who(&self) -> Option<&Who> {
         self.who.as_ref()
     }

@@ -292,7 +292,6 @@ async fn k21_k23_new_rules_keep_the_counts_and_unusable_ones_change_nothing() {
     assert!(matches!(alone().build().await, Err(BuildError::Limit { .. })), "gates that count alone share no limit");
 }
 
-#[cfg(feature = "program")]
 #[tokio::test]
 async fn k24_an_explanation_names_the_limit_and_counts_nothing() {
     let gate = builder().route(limited(RoutePolicy::default(), &[per_subject(1)])).build().await.unwrap();

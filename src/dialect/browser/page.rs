@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-#[cfg(any(feature = "program", test))]
 use bytes::Bytes;
 use http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, REFRESH, X_CONTENT_TYPE_OPTIONS,
@@ -252,7 +251,7 @@ impl<'a> Pages<'a> {
 }
 
 /// Writes the id of the request into a page of the gate that has room for one.
-#[cfg(any(feature = "program", test))]
+#[doc(hidden)]
 pub fn put_request_id(page: &mut Bytes, id: &str) {
     let Some((before, after)) = std::str::from_utf8(page).ok().and_then(|html| html.split_once(REQUEST_ID.0)) else {
         return;

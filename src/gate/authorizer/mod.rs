@@ -200,7 +200,7 @@ impl Authorizer {
     /// Makes an authorizer for this kind of proxy. The authorizer uses the same routes as [`Gate::layer`], but does not
     /// serve the gate's endpoints. By default, the gate's trusted proxies may send check requests: see
     /// [`Self::trusting`].
-    #[cfg(feature = "program")]
+    #[doc(hidden)]
     pub fn new(gate: &Gate, neighbour: Neighbour) -> Self {
         Self { gate: gate.clone(), neighbour, trusted: Trusted::Proxies, assertion_audience: None }
     }

@@ -119,6 +119,5 @@ fn without_cookies(value: &HeaderValue) -> Option<Option<HeaderValue>> {
     (kept.len() < all.len()).then(|| HeaderValue::try_from(kept.join(", ")).ok().filter(|kept| !kept.is_empty()))
 }
 
-#[cfg(feature = "program")]
 #[cfg(test)]
 mod tests;

@@ -134,7 +134,6 @@ async fn carry_out(
         }
         Command::Logout { access, everywhere } => at.log_out(&access, everywhere).await.map(|()| Outcome::Revoked),
         Command::Introspect { client, token } => at.introspect(client, &token).await,
-        #[cfg(feature = "program")]
         Command::RevokeGlobally(request) => gate.revoke_globally(&request, origin).await.map(|()| Outcome::Revoked),
         Command::Check { access, superseded } => {
             Ok(Outcome::Checked(decided(at.check_with_user(&access, superseded, arrived).await)?))

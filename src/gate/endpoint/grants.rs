@@ -39,7 +39,6 @@ pub(super) const fn grant_of(command: &Command) -> Option<Grant> {
         Command::Exchange(_) => Some(Grant::TokenExchange),
         Command::Assertion { .. } => Some(Grant::JwtBearer),
         Command::Revoke { .. } | Command::Logout { .. } | Command::Introspect { .. } | Command::Check { .. } => None,
-        #[cfg(feature = "program")]
         Command::RevokeGlobally(_) => None,
     }
 }

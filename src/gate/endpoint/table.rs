@@ -243,7 +243,6 @@ impl Endpoints {
         Ok(all)
     }
 
-    #[cfg(feature = "program")]
     pub(in crate::gate) fn token_endpoints(&self) -> impl Iterator<Item = (&str, &str)> {
         let published = self.ready.iter().filter_map(|ready| ready.published.as_ref());
         published.map(|names| (&*names.issuer, &*names.token_endpoint))

@@ -368,6 +368,5 @@ impl Inner {
     }
 }
 
-#[cfg(feature = "program")]
 #[cfg(test)]
 mod tests;

@@ -109,7 +109,7 @@ impl<M> GateLayer<M> {
     /// assert_eq!(explanation.denial.map(|denial| denial.rule()), Some(Rule::Credential));
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
-    #[cfg(feature = "program")]
+    #[doc(hidden)]
     pub async fn explain(&self, request: Parts) -> Explanation {
         let of_key = self.gate.0.foreseen_key(&request).await;
         let answer = match of_key {
