@@ -7,18 +7,24 @@ use std::time::Duration;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::nodes;
-use super::rows::SPACES;
 use super::running::Running;
+use crate::relay::record::{EXCHANGES, KEPT_REPLIES, TOKEN_USES, VAULTS};
 use rotogate_core::clock::ClockState;
 use rotogate_core::counters::Seldom;
+use rotogate_core::engine::api_keys::API_KEYS;
 use rotogate_core::engine::confirm::FLUSH_EVERY;
+use rotogate_core::engine::used::USED_ASSERTIONS;
 use rotogate_core::engine::{Freshness, Unpaid};
 use rotogate_core::fault::Chain;
+use rotogate_core::store::rows::Space;
 use rotogate_core::store::{Feed, StoreError, WriteOutcome};
 
 const TICK_EVERY: Duration = Duration::from_secs(1);
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 const STORE_CHECK_EVERY: Duration = Duration::from_secs(20);
+
+/// The spaces of all parts. A gate sweeps each of them.
+pub const SPACES: [Space; 6] = [API_KEYS, USED_ASSERTIONS, EXCHANGES, KEPT_REPLIES, TOKEN_USES, VAULTS];
 
 /// Starts the tasks. If the store has a feed, first waits until all revocations of other gates are known.
 ///
@@ -311,9 +317,13 @@ async fn sweep(gate: Arc<Running>, unswept: &mut (StoreFaults, StoreFaults)) {
         tracing::debug!(sessions = swept.sessions, revocations = swept.revocations, listed, "swept");
     }
     if let Some(store) = &gate.rows {
-        let mut rows = Ok(());
+        let mut rows = Ok(0);
         for space in SPACES {
-            rows = rows.and(store.sweep_rows(*space, now).await.map(drop));
+            rows = store.sweep_rows(space, now).await;
+            // A store that fails is not asked once more for each space.
+            if rows.is_err() {
+                break;
+            }
         }
         unswept.1.heed(
             &gate,
@@ -346,6 +356,21 @@ mod tests {
     use rotogate_core::client::Client;
     use rotogate_core::credential::Credential;
     use rotogate_core::token::Keyring;
+
+    /// Another id would lose the rows that stores have.
+    #[test]
+    fn the_ids_of_spaces_never_change() {
+        let spaces = SPACES.map(|space| (space.id(), space.name(), Space::is_lasting(space.id()), space.is_copied()));
+        let expected = [
+            (1, "API keys", true, true),
+            (65, "used assertions", false, true),
+            (129, "records of exchanged tokens", false, false),
+            (66, "kept replies", false, true),
+            (67, "tokens of kept replies", false, true),
+            (68, "provider tokens of sessions", false, true),
+        ];
+        assert_eq!(spaces, expected);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn r28_a_proof_of_delivery_is_in_the_store_within_its_bound() {

@@ -67,7 +67,7 @@ pub(crate) mod identity;
 mod in_flight;
 mod layer;
 mod limits;
-mod maintain;
+pub(crate) mod maintain;
 mod mcp;
 mod metadata;
 #[cfg(feature = "axum")]
@@ -88,7 +88,6 @@ mod reply_guard;
 mod require;
 mod resources;
 mod respond;
-pub(crate) mod rows;
 mod running;
 mod sessions;
 mod signed_out;

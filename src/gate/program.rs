@@ -26,7 +26,7 @@ use rotogate_core::verify_cache::CheckResult;
 #[cfg(feature = "grpc")]
 pub use super::authorizer::grpc;
 pub use super::endpoint::envelopes;
-pub use super::rows::SPACES;
+pub use super::maintain::SPACES;
 pub use super::tunnel::{carry, protocol};
 
 #[doc(hidden)]

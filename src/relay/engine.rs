@@ -39,7 +39,6 @@ mod answer;
 mod ask;
 mod flight;
 mod kept;
-mod learned;
 mod look;
 mod revoke;
 mod settings;

@@ -11,9 +11,13 @@ pub const MAX_SEALED: usize = (64 << 10) + 1024;
 /// The records of exchanges. Most of them expire within a minute or two.
 pub const EXCHANGES: Space = Space::of_work(1, "records of exchanged tokens", 4_000_000, MAX_SEALED + 256);
 /// The replies that are kept until a client uses one of their tokens.
-pub const KEPT_REPLIES: Space = Space::in_copies(2, "kept replies", 4_000_000, MAX_SEALED);
+pub const KEPT_REPLIES: Space = Space::copied(2, "kept replies", 4_000_000, MAX_SEALED);
 /// The tokens in kept replies. The first use of a token removes the reply, whose key is in the token's row.
-pub const TOKEN_USES: Space = Space::in_copies(3, "tokens of kept replies", 8_000_000, 64);
+pub const TOKEN_USES: Space = Space::copied(3, "tokens of kept replies", 8_000_000, 64);
+
+/// The vaults of browser sessions, each kept as long as its session. A backup has none, because a provider treats an
+/// older refresh token as reuse. Every build knows them, so that every gate removes them when they end.
+pub const VAULTS: Space = Space::copied(4, "provider tokens of sessions", 8_000_000, MAX_SEALED);
 
 /// The format of records.
 const FORMAT: u8 = 1;
@@ -64,7 +68,8 @@ impl RelayRecord {
     /// Another program or release wrote the row.
     pub fn read(row: &Row) -> Result<Self, StoreError> {
         let record = row.bytes.split_first().filter(|(format, _)| **format == FORMAT);
-        let record = record.and_then(|(_, bytes)| postcard::from_bytes::<Self>(bytes).ok());
+        let record = record.and_then(|(_, bytes)| postcard::take_from_bytes::<Self>(bytes).ok());
+        let record = record.and_then(|(record, rest)| rest.is_empty().then_some(record));
         let record = record.ok_or_else(|| {
             StoreError::new("the record of an exchanged token cannot be read: another program or release wrote it")
         })?;

@@ -15,11 +15,23 @@ use rotogate_core::store::rules::MAX_SWEPT;
 
 /// The format of rows.
 const FORMAT: i16 = 1;
-/// The number of shares into which the number of a space's rows is divided.
-const SHARES: u64 = 64;
+/// How often an insert is tried if other writers take the room that it makes.
+const MAX_TRIES: usize = 4;
 
 fn space_arg(space: Space) -> Arg {
     Arg::Int(space.id().into())
+}
+
+fn insert_args(space: Space, key: RowKey, row: &Row, now: Timestamp) -> Vec<Arg> {
+    vec![
+        space_arg(space),
+        Arg::bytes(&key.0),
+        Arg::bytes(&row.version.0),
+        Arg::Big(millis(row.until)),
+        Arg::bytes(&row.bytes),
+        Arg::Big(millis(now)),
+        Arg::Big(i64::try_from(space.max_rows()).unwrap_or(i64::MAX)),
+    ]
 }
 
 fn row_of(key: RowKey, answer: &ResultRow) -> Result<Row, StoreError> {
@@ -57,23 +69,18 @@ impl RowStore for PostgresStore {
 
     async fn insert_row(&self, space: Space, key: RowKey, row: Row, now: Timestamp) -> Result<RowInserted, StoreError> {
         fits(space, &row)?;
-        let most = (space.max_rows() / SHARES).max(1);
-        let args = vec![
-            space_arg(space),
-            Arg::bytes(&key.0),
-            Arg::bytes(&row.version.0),
-            Arg::Big(millis(row.until)),
-            Arg::Bytes(row.bytes.into()),
-            Arg::Big(millis(now)),
-            Arg::Big(i64::try_from(most).unwrap_or(i64::MAX)),
-        ];
-        let answer = self.0.one("rg_row_insert", args).await?;
-        match answer.status()? {
-            "inserted" => Ok(RowInserted::Inserted),
-            "present" => Ok(RowInserted::Present(Box::new(row_of(key, &answer)?))),
-            "full" => Err(space.full()),
-            _ => Err(other(key, &answer)),
+        for _ in 0..MAX_TRIES {
+            let answer = self.0.one("rg_row_insert", insert_args(space, key, &row, now)).await?;
+            match answer.status()? {
+                "inserted" => return Ok(RowInserted::Inserted),
+                "present" => return Ok(RowInserted::Present(Box::new(row_of(key, &answer)?))),
+                // The space was full, and rows that have ended were removed.
+                "swept" => {}
+                "full" => break,
+                _ => return Err(other(key, &answer)),
+            }
         }
+        Err(space.full())
     }
 
     async fn swap_row(

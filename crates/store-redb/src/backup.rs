@@ -78,7 +78,7 @@ fn copy_rows(read: &ReadTransaction, into: &Database) -> Result<(), redb::Error>
         let (at, bytes) = row?;
         let (space, key) = at.value();
         // Undecodable rows are skipped, because a gate cannot use them either.
-        let row = decode_row(RowKey(*key), bytes.value()).ok().filter(|_| Space::is_backed_up(space));
+        let row = decode_row(RowKey(*key), bytes.value()).ok().filter(|_| Space::is_lasting(space));
         let Some(row) = row else { continue };
         to.insert((space, key), bytes.value())?;
         ends.insert((space, row.until.as_millis(), key), ())?;

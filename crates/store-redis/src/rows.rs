@@ -1,7 +1,7 @@
 //! The rows of the parts.
 //!
-//! The caller's clock decides on expiry. The server's clock decides on deletion, an hour later. Clock differences are
-//! harmless, because what a row says is checked by the part that reads it.
+//! The caller's clock decides on expiry. The server's clock decides on deletion, an hour later. Clock differences of less
+//! than an hour are therefore harmless.
 
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
@@ -100,7 +100,7 @@ impl RowStore for RedisStore {
 
     async fn insert_row(&self, space: Space, key: RowKey, row: Row, now: Timestamp) -> Result<RowInserted, StoreError> {
         fits(space, &row)?;
-        let most = (space.max_rows() / self.0.partitions.count() as u64).max(1);
+        let most = space.max_rows_in_part(self.0.partitions.count() as u64);
         let args = vec![encode_row(&row), millis(now).into(), key.0.into(), most.to_string().into()];
         let (partition, keys) = self.0.row_place(space, key);
         let mut answer = self.0.run(partition, &ROW_INSERT, keys, args).await?;

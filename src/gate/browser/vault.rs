@@ -19,7 +19,7 @@ use super::client_refusals::ClientRefusals;
 use crate::gate::Inner;
 use crate::gate::relay::{EndpointRelay, RelayConfig};
 use crate::relay::http::{reply, send_error};
-use crate::relay::record::MAX_SEALED;
+use crate::relay::record::VAULTS;
 use crate::relay::seal::RelayKeys;
 use crate::relay::{
     AfterUnknown, Meaning, Presented, Presenter, Provider, ProviderReply, ProviderRequest, RelayAnswer, RelayRules,
@@ -31,7 +31,7 @@ use rotogate_core::engine::{RenewWhen, SessionProvider};
 use rotogate_core::fault::{Chain, Error, Fault};
 use rotogate_core::oauth_error::OAuthError;
 use rotogate_core::session::{SessionId, VouchedBy};
-use rotogate_core::store::rows::{Row, RowInserted, RowSwapped, Space};
+use rotogate_core::store::rows::{Row, RowInserted, RowSwapped};
 use rotogate_core::strict_json::object_of_depth;
 use rotogate_core::token::session_cookie::SessionCookie;
 use rotogate_core::verify_cache::ProviderTerms;
@@ -55,10 +55,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// In bytes.
 const MAX_HINT: usize = 4 << 10;
 const MAX_DEPTH: usize = 16;
-
-/// The vaults, each kept as long as its session. A backup has none, because a provider treats an older refresh token as
-/// reuse.
-pub(in crate::gate) const VAULTS: Space = Space::in_copies(4, "provider tokens of sessions", 8_000_000, MAX_SEALED);
 
 const OVER: Denial = Denial::SessionOver("the provider refused to continue the session");
 

@@ -200,14 +200,14 @@ fn b5_a_vault_opens_for_its_cookie_and_as_it_was_written_alone() {
         RelayKeys::vault(&cookie.unwrap().unwrap().vault(keyring.refresh_keys()).unwrap()).unwrap()
     };
     let (mine, again, other) = (of_cookie(1), of_cookie(1), of_cookie(2));
-    let (space, key) = (crate::gate::rows::SPACES[0], mine.id());
+    let (space, key) = (crate::gate::maintain::SPACES[0], mine.id());
     let vault = mine.seal_row((space, key), Timestamp::from_millis(31_000), b"tokens").unwrap();
     assert_eq!(mine.open_row((space, key), &vault).unwrap().as_slice(), b"tokens");
     assert!(!vault.bytes.windows(6).any(|window| window == b"tokens"));
     // Attacks 26 and 27: another cookie of this session, the row of another session, an older version under a new number.
     assert!(again.open_row((space, key), &vault).is_none() && other.open_row((space, key), &vault).is_none());
     assert!(mine.open_row((space, RowKey([8; 32])), &vault).is_none());
-    assert!(mine.open_row((crate::gate::rows::SPACES[1], key), &vault).is_none());
+    assert!(mine.open_row((crate::gate::maintain::SPACES[1], key), &vault).is_none());
     for changed in [
         Row { version: RowVersion::default(), ..vault.clone() },
         Row { until: Timestamp::from_millis(1), ..vault.clone() },

@@ -47,7 +47,7 @@ const READ_AGAIN: Duration = Duration::from_secs(300);
 const STAND_IN: &str = "-";
 
 /// The rows of API keys and of their owners.
-pub const API_KEYS: Space = Space::in_backups(1, "API keys", 4_000_000, 64 << 10);
+pub const API_KEYS: Space = Space::lasting(1, "API keys", 4_000_000, 64 << 10);
 
 const UNKNOWN: Denial = Denial::ApiKeyRefused("the gate does not know this API key");
 const OWNER: Denial = Denial::ApiKeyRefused("its owner does not exist or is inactive");

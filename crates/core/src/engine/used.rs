@@ -10,7 +10,7 @@ use crate::store::rows::{Row, RowInserted, RowKey, RowStore, Space};
 use crate::token::verify::UsableOnce;
 
 /// The rows of used assertions. Each contains a tag that only a gate can make.
-pub const USED_ASSERTIONS: Space = Space::in_copies(1, "used assertions", 4_000_000, 32);
+pub const USED_ASSERTIONS: Space = Space::copied(1, "used assertions", 4_000_000, 32);
 
 impl Engine {
     /// Records that `client` used an assertion.

@@ -212,8 +212,8 @@ mod tests {
     use crate::store::rows::{Row, RowInserted, RowVersion};
 
     const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
-    const COPIED: Space = Space::in_copies(1, "copied rows", 10, 10);
-    const BACKED_UP: Space = Space::in_backups(1, "backed up rows", 10, 10);
+    const COPIED: Space = Space::copied(1, "copied rows", 10, 10);
+    const BACKED_UP: Space = Space::lasting(1, "backed up rows", 10, 10);
 
     #[tokio::test]
     async fn rows_are_copied_and_compared_and_work_in_progress_stays_behind() {

@@ -29,12 +29,12 @@ pub struct Space {
 impl Space {
     /// A space whose rows are in backups and in copies of the store. Two spaces of one kind need different numbers below
     /// 64. `max_rows` and `max_bytes` (of one row) are at least 1.
-    pub const fn in_backups(number: u8, name: &'static str, max_rows: u64, max_bytes: usize) -> Self {
+    pub const fn lasting(number: u8, name: &'static str, max_rows: u64, max_bytes: usize) -> Self {
         Self::of_kind(0, number, name, max_rows, max_bytes)
     }
 
     /// A space whose rows are in copies of the store, but not in backups: a restored row could contain a used secret.
-    pub const fn in_copies(number: u8, name: &'static str, max_rows: u64, max_bytes: usize) -> Self {
+    pub const fn copied(number: u8, name: &'static str, max_rows: u64, max_bytes: usize) -> Self {
         Self::of_kind(1, number, name, max_rows, max_bytes)
     }
 
@@ -58,9 +58,17 @@ impl Space {
         self.name
     }
 
-    /// The maximum number of rows. A store that consists of several parts divides it evenly among them.
+    /// The maximum number of rows.
     pub const fn max_rows(self) -> u64 {
         self.max_rows
+    }
+
+    /// The maximum number of rows in each of `parts` of a store that cannot count together. A part has room for four
+    /// times its even share, so that a client that chooses the keys of its rows does not fill one part alone.
+    pub const fn max_rows_in_part(self, parts: u64) -> u64 {
+        let times = if parts < 4 { parts } else { 4 };
+        let most = self.max_rows.saturating_mul(times) / parts;
+        if most == 0 { 1 } else { most }
     }
 
     /// The maximum size of a row's bytes.
@@ -74,7 +82,7 @@ impl Space {
     }
 
     /// Whether rows with this [`id`](Self::id) belong in backups.
-    pub const fn is_backed_up(id: u8) -> bool {
+    pub const fn is_lasting(id: u8) -> bool {
         id < NUMBERS
     }
 
@@ -154,8 +162,8 @@ pub enum RowSwapped {
     Changed(Option<Box<Row>>),
 }
 
-/// A store of rows. As with [`Store`](super::Store), an `Ok` from a writing method means that the write is durable. A
-/// write that is repeated with the same row has no further effect.
+/// A store of rows. As with [`Store`](super::Store), an `Ok` from a writing method means that the write is durable. An
+/// insert or a swap that is sent again, before another writer changes the row, has no further effect.
 #[async_trait]
 pub trait RowStore: fmt::Debug + Send + Sync + 'static {
     /// Loads the row with this key, even if it has expired.
@@ -218,7 +226,9 @@ pub fn insert(
     match old {
         Some(old) if old.version == row.version => {}
         Some(old) if old.until > now => return Ok(RowInserted::Present(Box::new(old))),
-        None if rows.rows_in(space)? >= space.max_rows => return Err(Failure::Refused(space.full())),
+        None if rows.rows_in(space)? >= space.max_rows && rows.take_ended_rows(space, now, MAX_SWEPT)? == 0 => {
+            return Err(Failure::Refused(space.full()));
+        }
         old => rows.put_row(space, key, old.as_ref(), row)?,
     }
     Ok(RowInserted::Inserted)
@@ -260,16 +270,18 @@ pub fn sweep_step(rows: &mut impl RowTable, space: Space, now: Timestamp) -> Res
     rows.take_ended_rows(space, now, MAX_SWEPT)
 }
 
-/// Checks the size of a row.
+/// Checks the size of a row, and that it has a version.
 ///
 /// # Errors
-/// The row is larger than [`Space::max_bytes`].
+/// The row is larger than [`Space::max_bytes`], or has the default version.
 pub fn fits(space: Space, row: &Row) -> Result<(), Failure> {
-    let (length, most) = (row.bytes.len(), space.max_bytes);
+    let (name, length, most) = (space.name, row.bytes.len(), space.max_bytes);
+    if row.version == RowVersion::default() {
+        return Err(Failure::Refused(refusal(format!("{name}: a row has no version"))));
+    }
     if length <= most {
         return Ok(());
     }
-    let name = space.name;
     Err(Failure::Refused(refusal(format!("{name}: a row has {length} bytes, but at most {most} are allowed"))))
 }
 

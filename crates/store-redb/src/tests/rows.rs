@@ -21,8 +21,8 @@ async fn k10_the_redb_store_keeps_rows() {
 
 #[tokio::test]
 async fn rows_are_there_after_a_clean_stop_and_after_a_kill_and_in_a_backup_only_if_their_space_says_so() {
-    const BACKED_UP: Space = Space::in_backups(1, "backed up rows", 10, 2000);
-    const COPIED: Space = Space::in_copies(1, "copied rows", 10, 2000);
+    const BACKED_UP: Space = Space::lasting(1, "backed up rows", 10, 2000);
+    const COPIED: Space = Space::copied(1, "copied rows", 10, 2000);
     let place = Place::new();
     let store = place.open();
     let (old, moment) = (first(START), later(START, 5));

@@ -106,7 +106,7 @@ async fn b5_a_vault_of_another_session_or_writer_is_no_vault() {
     let plain = postcard::to_stdvec(&vaults.load(&other.cookie).await.unwrap().unwrap().tokens).unwrap();
     for forged in [
         of_other.clone(),
-        Row { version: RowVersion::default(), ..good.clone() },
+        Row { version: RowVersion([1; 16]), ..good.clone() },
         Row { until: Timestamp::MAX, ..good.clone() },
         Row { bytes: plain, ..good.clone() },
     ] {
@@ -148,7 +148,7 @@ async fn b43_a_logout_takes_the_vault_once_and_after_a_short_fault() {
         world.store.remove_row(VAULTS, id, None).await.unwrap();
         world.store.insert_row(VAULTS, id, row, Timestamp::ZERO).await.unwrap();
     };
-    put(Row { version: RowVersion::default(), ..good.clone() }).await;
+    put(Row { version: RowVersion([1; 16]), ..good.clone() }).await;
     let good_again = async {
         tokio::time::sleep(LOOK_EVERY * 3 / 2).await;
         put(good.clone()).await;
@@ -157,7 +157,7 @@ async fn b43_a_logout_takes_the_vault_once_and_after_a_short_fault() {
     assert_eq!(hint.as_deref().map(String::as_str), Some("an.id.token"));
     assert!(vaults.close(&login.cookie).await.is_none(), "once");
     // A lasting fault does not hold up the logout.
-    put(Row { version: RowVersion::default(), ..good }).await;
+    put(Row { version: RowVersion([1; 16]), ..good }).await;
     assert!(vaults.close(&login.cookie).await.is_none());
 }
 

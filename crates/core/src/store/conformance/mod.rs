@@ -142,8 +142,9 @@ pub async fn run_rows<S: super::rows::RowStore, F: Fn() -> Arc<S>>(make: F) {
     rows::a_row_is_removed_once_and_only_in_its_version(make()).await;
     rows::keys_are_listed_in_pages(make()).await;
     rows::a_sweep_removes_what_ended_to_the_millisecond(make()).await;
-    rows::too_many_bytes_are_refused_and_change_nothing(make()).await;
+    rows::what_does_not_fit_is_refused_and_changes_nothing(make()).await;
     rows::too_many_rows_are_refused_and_change_nothing(make()).await;
+    rows::the_room_stays_the_same_whatever_happens_at_once(make()).await;
     rows::one_of_many_inserts_wins(make()).await;
 }
 

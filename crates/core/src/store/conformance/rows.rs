@@ -10,9 +10,9 @@ use crate::store::rows::{Row, RowInserted, RowKey, RowStore, RowSwapped, RowVers
 /// The space of the tests.
 pub const SPACE: Space = Space::of_work(63, "rows of tests", 100_000, 65 << 10);
 /// A space with the same keys.
-const OTHER: Space = Space::in_copies(63, "other rows of tests", 100_000, 10);
+const OTHER: Space = Space::copied(63, "other rows of tests", 100_000, 10);
 /// A store has at most 64 parts, so each part has room for at least four rows.
-const SMALL: Space = Space::in_backups(63, "few rows of tests", 256, 10);
+const SMALL: Space = Space::lasting(63, "few rows of tests", 256, 10);
 
 /// A key whose bytes are all `n`.
 pub fn key(n: u8) -> RowKey {
@@ -146,8 +146,8 @@ pub async fn a_sweep_removes_what_ended_to_the_millisecond(store: Arc<dyn RowSto
     assert_eq!(store.sweep_rows(SPACE, Timestamp::MAX).await.unwrap(), 0);
 }
 
-/// A row that is too large is refused.
-pub async fn too_many_bytes_are_refused_and_change_nothing(store: Arc<dyn RowStore>) {
+/// A row that is too large, or has no version, is refused.
+pub async fn what_does_not_fit_is_refused_and_changes_nothing(store: Arc<dyn RowStore>) {
     let row = first(start());
     let large = Row { bytes: vec![0; SPACE.max_bytes() + 1], ..second(start()) };
     assert!(store.insert_row(SPACE, key(1), large.clone(), start()).await.is_err());
@@ -155,6 +155,9 @@ pub async fn too_many_bytes_are_refused_and_change_nothing(store: Arc<dyn RowSto
     store.insert_row(SPACE, key(1), row.clone(), start()).await.unwrap();
     assert!(store.swap_row(SPACE, key(1), row.version, large.clone(), start()).await.is_err());
     assert_eq!(store.load_row(SPACE, key(1)).await.unwrap(), Some(row.clone()));
+    let unversioned = Row { version: RowVersion::default(), ..second(start()) };
+    assert!(store.insert_row(SPACE, key(2), unversioned.clone(), start()).await.is_err());
+    assert!(store.swap_row(SPACE, key(1), row.version, unversioned, start()).await.is_err());
     let fits = Row { bytes: vec![0; SPACE.max_bytes()], ..large };
     let swapped = store.swap_row(SPACE, key(1), row.version, fits.clone(), start()).await;
     assert_eq!(swapped.unwrap(), RowSwapped::Swapped);
@@ -164,19 +167,9 @@ pub async fn too_many_bytes_are_refused_and_change_nothing(store: Arc<dyn RowSto
 /// A full space refuses new rows, and only new rows. The other spaces are not affected.
 pub async fn too_many_rows_are_refused_and_change_nothing(store: Arc<dyn RowStore>) {
     let row = Row { bytes: vec![1], ..first(start()) };
-    let mut stored = Vec::new();
-    for n in 0..2048 {
-        match store.insert_row(SMALL, numbered(n), row.clone(), start()).await {
-            Ok(inserted) => {
-                assert_eq!(inserted, RowInserted::Inserted);
-                stored.push(numbered(n));
-            }
-            Err(error) => assert!(error.to_string().contains("few rows of tests"), "{error}"),
-        }
-    }
-    // Each part of a store rounds its share down.
-    assert!((193..=256).contains(&stored.len()), "{}", stored.len());
-    stored.sort_unstable();
+    let stored = filled(&*store, &row).await;
+    // Parts of a store that cannot count together have room for four times their share.
+    assert!((256..=4 * 256).contains(&stored.len()), "{}", stored.len());
     assert_eq!(store.row_keys(SMALL, None, usize::MAX).await.unwrap(), stored);
     assert_eq!(store.insert_row(OTHER, key(1), row.clone(), start()).await.unwrap(), RowInserted::Inserted);
     // Writes to rows that exist need no room.
@@ -190,16 +183,58 @@ pub async fn too_many_rows_are_refused_and_change_nothing(store: Arc<dyn RowStor
     assert!(store.remove_row(SMALL, stored[0], None).await.unwrap());
     assert_eq!(store.insert_row(SMALL, stored[0], row.clone(), start()).await.unwrap(), RowInserted::Inserted);
     assert_eq!(store.sweep_rows(SMALL, after).await.unwrap(), stored.len() as u64);
-    for key in &stored {
-        assert_eq!(store.insert_row(SMALL, *key, row.clone(), start()).await.unwrap(), RowInserted::Inserted);
+    assert_eq!(filled(&*store, &row).await, stored);
+    // Rows that have ended make room, whether or not they were swept.
+    let next = Row { version: version(10), ..first(after) };
+    assert_eq!(store.insert_row(SMALL, numbered(3000), next, after).await.unwrap(), RowInserted::Inserted);
+}
+
+/// Inserts rows into the small space until it is full. Returns their keys in order.
+async fn filled(store: &dyn RowStore, row: &Row) -> Vec<RowKey> {
+    let mut stored = Vec::new();
+    for n in 0..2048 {
+        match store.insert_row(SMALL, numbered(n), row.clone(), start()).await {
+            Ok(inserted) => {
+                assert_eq!(inserted, RowInserted::Inserted);
+                stored.push(numbered(n));
+            }
+            Err(error) => assert!(error.to_string().contains("few rows of tests"), "{error}"),
+        }
     }
+    stored.sort_unstable();
+    stored
+}
+
+/// Writers at the same time leave the right number of rows, so the space has as much room as before.
+pub async fn the_room_stays_the_same_whatever_happens_at_once(store: Arc<dyn RowStore>) {
+    let row = Row { bytes: vec![1], ..first(start()) };
+    let room = filled(&*store, &row).await;
+    assert_eq!(store.sweep_rows(SMALL, Timestamp::MAX).await.unwrap(), room.len() as u64);
+    let writers = (0..120_u16).map(|n| {
+        let (store, key) = (Arc::clone(&store), numbered(n / 2));
+        let row =
+            Row { version: version(u8::try_from(n).unwrap() + 1), until: later(start(), n.into()), ..row.clone() };
+        async move {
+            let _ = store.insert_row(SMALL, key, row.clone(), start()).await.unwrap();
+            match n % 4 {
+                0 => drop(store.remove_row(SMALL, key, None).await.unwrap()),
+                1 => drop(store.sweep_rows(SMALL, row.until).await.unwrap()),
+                2 => drop(store.remove_row(SMALL, key, Some(row.version)).await.unwrap()),
+                _ => {}
+            }
+        }
+    });
+    at_once(writers).await;
+    store.sweep_rows(SMALL, Timestamp::MAX).await.unwrap();
+    assert!(store.row_keys(SMALL, None, 9).await.unwrap().is_empty());
+    assert_eq!(filled(&*store, &row).await, room);
 }
 
 /// If a hundred callers insert a row, only one of them does.
 pub async fn one_of_many_inserts_wins(store: Arc<dyn RowStore>) {
     const CALLERS: u8 = 100;
     let inserts = (0..CALLERS).map(|n| {
-        let (store, mine) = (Arc::clone(&store), Row { version: version(n), ..first(start()) });
+        let (store, mine) = (Arc::clone(&store), Row { version: version(n + 1), ..first(start()) });
         async move { (store.insert_row(SPACE, key(1), mine.clone(), start()).await.unwrap(), mine) }
     });
     let results = at_once(inserts).await;

@@ -11,8 +11,8 @@ use super::beside;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use crate::server::build::shared;
 use crate::server::build::stores::{Stores, open_stores, redb_options};
-#[cfg(any(feature = "postgres", feature = "redis"))]
 use rotogate::program::SPACES;
+#[cfg(any(feature = "postgres", feature = "redis"))]
 use rotogate::store::NetworkOptions;
 #[cfg(feature = "postgres")]
 use rotogate::store::PostgresStore;
@@ -127,7 +127,7 @@ fn begin_copy(network: &mut NetworkOptions, from: String) {
 
 async fn copy_all<T: CopyTarget + RowStore>(from: &Stores, to: &T, cut: Timestamp) -> Result<Content, StoreError> {
     let content = copy(&*from.sessions, to, cut).await?;
-    copy_rows(&*from.rows, to, SPACES, cut).await?;
+    copy_rows(&*from.rows, to, &SPACES, cut).await?;
     to.end_copy().await.map(|()| content)
 }
 

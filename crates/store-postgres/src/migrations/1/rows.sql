@@ -25,17 +25,26 @@ create function {s}.rg_row_insert(
 ) language plpgsql as $$
 declare
     known {s}.part_row%rowtype;
+    is_full boolean := false;
 begin
     perform {s}.rg_begin(p_known, true);
     o_status := 'inserted';
     insert into {s}.part_row values (p_space, p_key, 1, p_version, p_until, p_bytes) on conflict (space, key) do nothing;
     if found then
-        insert into {s}.part_row_count as c values (p_space, {s}.rg_row_share(p_key), 1)
-            on conflict (space, share) do update set rows = c.rows + 1 where c.rows < p_most;
-        if not found then
-            delete from {s}.part_row where space = p_space and key = p_key;
-            o_status := 'full';
+        -- Most inserts look at one counter. All are read without locks, so a few rows more may come in at once.
+        select rows >= p_most / 64 into is_full from {s}.part_row_count
+            where space = p_space and share = {s}.rg_row_share(p_key);
+        if is_full then
+            select sum(rows) >= p_most into is_full from {s}.part_row_count where space = p_space;
         end if;
+        if is_full then
+            delete from {s}.part_row where space = p_space and key = p_key;
+            -- The caller inserts again, because this transaction may have locked several counters.
+            o_status := case when {s}.rg_row_take_ended(p_space, p_now, 1000) > 0 then 'swept' else 'full' end;
+            return;
+        end if;
+        insert into {s}.part_row_count as c values (p_space, {s}.rg_row_share(p_key), 1)
+            on conflict (space, share) do update set rows = c.rows + 1;
         return;
     end if;
     select * into known from {s}.part_row where space = p_space and key = p_key for update;
@@ -113,16 +122,14 @@ begin
 end
 $$;
 
--- The counters are locked in the order of their shares, so that two sweeps do not wait for each other.
-create function {s}.rg_row_sweep(
-    p_known bytea, p_space integer, p_now bigint, p_limit integer, out o_status text, out o_removed bigint
-) language plpgsql as $$
+-- Removes rows that have ended, and returns their number. The counters are locked in the order of their shares, so that
+-- two sweeps do not wait for each other. The caller has locked no counter.
+create function {s}.rg_row_take_ended(p_space integer, p_now bigint, p_limit integer) returns bigint
+language plpgsql as $$
 declare
     gone record;
+    removed bigint := 0;
 begin
-    perform {s}.rg_begin(p_known, true);
-    o_status := 'swept';
-    o_removed := 0;
     for gone in
         with ended as (
             delete from {s}.part_row where space = p_space and key in (
@@ -133,8 +140,19 @@ begin
         select {s}.rg_row_share(key) as share, count(*) as number from ended group by 1 order by 1
     loop
         update {s}.part_row_count set rows = rows - gone.number where space = p_space and share = gone.share;
-        o_removed := o_removed + gone.number;
+        removed := removed + gone.number;
     end loop;
+    return removed;
+end
+$$;
+
+create function {s}.rg_row_sweep(
+    p_known bytea, p_space integer, p_now bigint, p_limit integer, out o_status text, out o_removed bigint
+) language plpgsql as $$
+begin
+    perform {s}.rg_begin(p_known, true);
+    o_status := 'swept';
+    o_removed := {s}.rg_row_take_ended(p_space, p_now, p_limit);
 end
 $$;
 
