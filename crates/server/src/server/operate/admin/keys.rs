@@ -73,6 +73,11 @@ impl Age {
         Self { created: Some(rfc3339(created)), age: Some(now.since(created).as_secs()) }
     }
 
+    /// The time when the key's file was written (RFC 3339), if it is known.
+    pub(super) fn created(&self) -> Option<&str> {
+        self.created.as_deref()
+    }
+
     pub(crate) fn in_words(&self) -> String {
         const HOUR: u64 = 3600;
         match self.age {

@@ -44,10 +44,14 @@ const charts = (() => {
     return { hooks: { init: (plot) => plot.over.append(box), setCursor: show } };
   };
 
-  /** Is there room for the label of a time? */
-  const isInside = (plot, time) => {
-    const left = plot.valToPos(time, "x");
-    return left > 16 && left < plot.over.clientWidth - 32;
+  /** The step between two labels of the time: at most six labels, and fewer if there is no room. */
+  const stepOf = ({ span, width }) => [10, 15, 30, 60, 120, 180, 300].find((step) => span / step <= Math.max(3, Math.min(6, width / 96)));
+  /** The round times that have room for a label. */
+  const timesOf = (plot) => {
+    const step = stepOf(plot);
+    const first = Math.ceil((plot.end - plot.span) / step) * step;
+    const all = Array.from({ length: 7 }, (_, place) => first + place * step);
+    return all.filter((time) => plot.valToPos(time, "x") > 16 && plot.valToPos(time, "x") < plot.over.clientWidth - 24);
   };
   /** The width of a step on the canvas. */
   const step = (plot) => plot.valToPos(plot.end, "x", true) - plot.valToPos(plot.end - plot.every, "x", true);
@@ -68,7 +72,7 @@ const charts = (() => {
     const text = () => colour("--soft");
     const font = `12px ${getComputedStyle(document.body).fontFamily}`;
     const axis = { stroke: text, font, ticks: { show: false }, grid: { stroke: () => colour("--line"), width: 1 } };
-    const stroke = (line) => colour({ first: "--accent", second: "--second", third: "--third" }[classes[line]]);
+    const stroke = (line) => colour({ first: "--accent", second: "--second", third: "--third", calm: "--calm" }[classes[line]]);
     const series = names.map((label, line) => ({
       label,
       // A line that stays at zero would look like a warning.
@@ -90,7 +94,7 @@ const charts = (() => {
         y: { range: (_, low, high) => [0, high > 0 ? uPlot.rangeNum(0, high, 0.1, true)[1] : 1] },
       },
       axes: [
-        { ...axis, size: 28, space: 56, incrs: [10, 15, 30, 60, 120, 180, 300], values: (plot, times, _axis, _space, step) => times.map((time) => isInside(plot, time) ? clock(time, step < 60 ? { second: "2-digit" } : {}) : "") },
+        { ...axis, size: 28, splits: timesOf, values: (plot, times) => times.map((time) => clock(time, stepOf(plot) < 60 ? { second: "2-digit" } : {})) },
         { ...axis, size: GUTTER, gap: 8, space: 40, values: (_, values) => values.map((value) => `${Number(value.toFixed(3))}${unit === "ms" ? " ms" : ""}`) },
       ],
       series: [{}, ...series],

@@ -138,7 +138,7 @@ impl Chart {
     }
 }
 
-fn in_words(seconds: u64) -> String {
+pub(super) fn in_words(seconds: u64) -> String {
     if seconds < 90 { format!("{seconds} s") } else { format!("{} min", (seconds + 30) / 60) }
 }
 

@@ -2,15 +2,84 @@
 
 use super::confirmation::{Confirmation, refused};
 use super::request::{Request, nothing};
-use super::view::{self, FormFields};
+use super::view::{self, FormFields, KeysView};
 use super::{Shown, html, lead_to};
-use crate::server::operate::admin::keys::{self, ChangedKey, KeyRequest, RotateRequest, RotationPreview};
+use crate::server::operate::admin::keys::{self, Age, ChangedKey, KeyRequest, OwnKeyState, RotateRequest, RotationPreview};
 use crate::server::operate::admin::problem::Refusal;
 use crate::server::operate::admin::{rfc3339, shown};
 use rotogate_config::AdminRole;
 use rotogate_core::clock::written;
 
 const VIEW: &str = "/ui/keys";
+
+/// The keys at one point of their life cycle.
+pub(super) struct KeyStage<'a> {
+    pub(super) name: &'static str,
+    pub(super) hint: &'static str,
+    pub(super) keys: Vec<StagedKey<'a>>,
+}
+
+pub(super) struct StagedKey<'a> {
+    pub(super) kid: &'a str,
+    pub(super) algorithm: &'a str,
+    pub(super) state: &'static str,
+    pub(super) is_signing: bool,
+    pub(super) age: String,
+    /// The day when the key was created.
+    pub(super) created: Option<&'a str>,
+}
+
+impl<'a> StagedKey<'a> {
+    fn new(kid: &'a str, algorithm: &'a str, state: OwnKeyState, age: &'a Age) -> Self {
+        let (is_signing, state) = (state == OwnKeyState::Signing, state.word());
+        let created = age.created().and_then(|time| time.get(..10));
+        Self { kid, algorithm, state, is_signing, age: age.in_words(), created }
+    }
+}
+
+impl KeysView {
+    pub(super) fn may_change(&self) -> bool {
+        self.frame.may_mint && self.read_only.is_none()
+    }
+
+    pub(super) fn cycle_of_keys(&self) -> [KeyStage<'_>; 3] {
+        let keys = self.keys.keys.iter();
+        cycle(keys.map(|it| (StagedKey::new(&it.kid, &it.algorithm, it.state, &it.age), it.age.created())))
+    }
+
+    pub(super) fn cycle_of_secrets(&self) -> [KeyStage<'_>; 3] {
+        let secrets = self.keys.refresh.iter();
+        cycle(secrets.map(|it| (StagedKey::new(&it.kid, "HMAC", it.state, &it.age), it.age.created())))
+    }
+}
+
+/// The keys that will be used, are used, and were used for new tokens. A key that is newer than the one in use comes
+/// next.
+fn cycle<'a>(keys: impl Iterator<Item = (StagedKey<'a>, Option<&'a str>)>) -> [KeyStage<'a>; 3] {
+    let (current, others): (Vec<_>, Vec<_>) = keys.partition(|(key, _)| key.is_signing);
+    let since = current.first().and_then(|(_, created)| *created);
+    let (next, previous): (Vec<_>, Vec<_>) = others.into_iter().partition(|(_, created)| created.is_some() && *created >= since);
+    let stage = |name, keys: Vec<(StagedKey<'a>, _)>, hint, none| KeyStage {
+        name,
+        hint: if keys.is_empty() { none } else { hint },
+        keys: keys.into_iter().map(|(key, _)| key).collect(),
+    };
+    [
+        stage(
+            "Next",
+            next,
+            "It waits until all verifiers have it.",
+            "None. A rotation adds the next key before the gate uses it.",
+        ),
+        stage("Current", current, "New tokens use this key.", "None."),
+        stage(
+            "Previous",
+            previous,
+            "It verifies tokens that have not expired.",
+            "None. A replaced key stays here until you retire it.",
+        ),
+    ]
+}
 
 impl Request<'_> {
     /// `refusal` says why the keys were not changed.

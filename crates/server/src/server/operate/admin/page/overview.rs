@@ -5,7 +5,7 @@ use rotogate_core::counters::FINE_SECONDS;
 use rotogate_kit::durations::BUCKET_SECONDS;
 
 use super::advice::{Advice, advice};
-use super::charts::{Chart, MINUTE, Read, Trend, Unit, latency, rate};
+use super::charts::{Chart, MINUTE, Read, Trend, Unit, in_words, latency, rate};
 use super::documents::outcome;
 use super::view::link;
 use crate::log;
@@ -148,9 +148,9 @@ fn graded(
 ) -> Tile {
     let share = if requests == 0 { 0.0 } else { number as f64 / requests as f64 };
     let (grade, word) = match share {
-        share if share >= bad => (Grade::Bad, "too many, "),
-        share if share >= doubtful => (Grade::Doubtful, "many, "),
-        _ => (Grade::Good, ""),
+        share if share >= bad => (Grade::Bad, ", too many"),
+        share if share >= doubtful => (Grade::Doubtful, ", many"),
+        _ => (Grade::Good, " in 1 min"),
     };
     let of_sample = |samples: &[Totals]| {
         let requests = samples.iter().map(|it| it.requests).sum::<u64>();
@@ -160,7 +160,7 @@ fn graded(
         name,
         value: percent(share).trim_end_matches(" %").to_owned(),
         unit: "%",
-        note: format!("{word}{number} of {requests}"),
+        note: format!("{number}{word}"),
         grade,
         trend: Trend::new(samples, 0.05, &of_sample),
     }
@@ -173,7 +173,7 @@ fn charts(samples: &[Totals]) -> Vec<Chart> {
         [("all", "first", &requests), ("refused", "second", &refused), ("errors", "third", &failed)];
     let named = |id: &str, title: String| (format!("chart-{id}"), title);
     let [half, most] = [0.5, 0.99].map(|share| latency(|it: &Totals| Some(it.own), &FINE_SECONDS, share));
-    let own: [(_, _, Read<'_>); 2] = [("median", "first", &half), ("p99", "second", &most)];
+    let own: [(_, _, Read<'_>); 2] = [("median", "first", &half), ("p99", "calm", &most)];
     let mut charts = vec![
         Chart::new(named("requests", "Requests per second".to_owned()), Unit::PerSecond, (samples, now), &lines),
         Chart::new(named("own", "Time added by the gate".to_owned()), Unit::Milliseconds, (samples, now), &own),
@@ -198,7 +198,7 @@ fn chart_of_upstream(id: String, name: &str, (samples, now): (&[Totals], Timesta
         let lines: [(_, _, Read<'_>); 1] = [("failures", "third", &failed)];
         return Chart::new((id, format!("Failures of {name} per second")), Unit::PerSecond, (samples, now), &lines);
     }
-    let lines: [(_, _, Read<'_>); 2] = [("median", "first", &half), ("p99", "second", &most)];
+    let lines: [(_, _, Read<'_>); 2] = [("median", "first", &half), ("p99", "calm", &most)];
     Chart::new((id, format!("Response time of {name}")), Unit::Milliseconds, (samples, now), &lines)
 }
 
@@ -254,6 +254,17 @@ fn top(mut refusals: Vec<(&'static str, u64)>) -> Vec<TopRefusal> {
         TopRefusal { word, number, status, meaning }
     };
     refusals.into_iter().take(TOP).map(told).collect()
+}
+
+/// The number of requests with this outcome, their trend, and how long ago the trend begins.
+pub(super) fn trend_of(samples: &[Totals], word: &str) -> (u64, Trend, String) {
+    let number_of = |samples: &[Totals]| {
+        let counted = samples.iter().flat_map(|it| &it.refusals).filter(|(known, _)| *known == word);
+        counted.map(|(_, number)| number).sum::<u64>()
+    };
+    let trend = Trend::new(samples, 1.0, &|samples| Some(number_of(samples) as f64));
+    let seconds = samples.len() as u64 * SAMPLE_EVERY.as_secs();
+    (number_of(samples), trend, format!("{} ago", in_words(seconds)))
 }
 
 pub(super) fn of_outcome(word: &str) -> String {

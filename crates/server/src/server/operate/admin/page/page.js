@@ -52,10 +52,11 @@ if (follower && lines) {
   let added = 0;
   let source;
   const add = (markup) => {
-    const row = parsed(`<table>${markup}</table>`).querySelector("tr");
-    if (!row || document.getElementById(row.id)) return;
-    lines.prepend(row);
-    while (lines.rows.length > 1000) lines.lastElementChild.remove();
+    // The line, and what it opens to.
+    const rows = parsed(`<table>${markup}</table>`).querySelectorAll("tr");
+    if (rows.length === 0 || document.getElementById(rows[0].id)) return;
+    lines.prepend(...rows);
+    while (lines.rows.length > 2000) lines.lastElementChild.remove();
     added += 1;
     follower.textContent = added + (added === 1 ? " new line" : " new lines");
   };

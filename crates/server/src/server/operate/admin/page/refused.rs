@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use askama::Template;
 
+use super::documents::outcome;
 use super::frame::Frame;
 use super::overview::of_outcome;
 use super::request::Request;
@@ -12,7 +13,6 @@ use super::{Shown, html};
 use crate::log::refused::HIDDEN;
 use crate::server::operate::admin::refused::{self, RefusedInfo, RefusedPage, RefusedQuery};
 use crate::server::serve::route_label::{ENDPOINT, NO_ROUTE};
-use rotogate_config::AdminRole;
 
 const VIEW: &str = "/ui/refused";
 const PAGE_REQUESTS: &str = "200";
@@ -31,8 +31,6 @@ struct RefusedView {
     /// The outcomes and routes that the form suggests.
     outcomes: BTreeSet<&'static str>,
     routes: BTreeSet<String>,
-    /// Whether the operator may see the addresses of clients.
-    has_addresses: bool,
     older: Option<String>,
 }
 
@@ -84,7 +82,6 @@ impl Request<'_> {
             alike: Alike::all(refused),
             outcomes,
             routes,
-            has_addresses: role > AdminRole::Viewer,
             older,
         })
     }
@@ -101,6 +98,10 @@ impl RefusedInfo {
     /// Returns whether the method and the path are known as a whole, so that *Explain* can have them.
     fn is_explicable(&self) -> bool {
         self.path.starts_with('/') && !self.path.contains(HIDDEN) && !self.method.contains(HIDDEN)
+    }
+
+    fn meaning(&self) -> String {
+        outcome(self.outcome).map_or_else(|| self.outcome.to_owned(), |(_, meaning, _)| meaning)
     }
 
     fn route_name(&self) -> &str {

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::documents;
 use super::frame::Frame;
-use super::overview::Overview;
+use super::overview::{Overview, trend_of};
 use super::sessions::{revocation, sessions_in_words};
 use super::sign_ins::SignedIn;
 use super::view::{self, AuditLine, FormFields, ReloadPart, link};
@@ -21,7 +21,7 @@ use super::{SIGN_IN, Shown, cookie_header, html, in_folder, lead_to};
 use crate::log::recent::KEPT_LINES;
 use crate::server::operate::admin::events::{self, EventsQuery};
 use crate::server::operate::admin::explain::{Question, explain_question};
-use crate::server::operate::admin::history::{self, SAMPLE_EVERY};
+use crate::server::operate::admin::history::SAMPLE_EVERY;
 use crate::server::operate::admin::problem::{Code, Refusal};
 use crate::server::operate::admin::revocations;
 use crate::server::operate::admin::sessions::{self, SessionInfo};
@@ -51,10 +51,9 @@ impl Request<'_> {
             ["outcome"] => {
                 let word = self.parameters().get("word").unwrap_or_default().to_owned();
                 let (status, meaning, remedy) = documents::outcome(&word).ok_or_else(nothing)?;
-                let quarter = history::sum(state.history.samples().iter());
-                let number = quarter.refusals.iter().find(|(known, _)| *known == word).map_or(0, |(_, number)| *number);
-                let frame = self.frame("/ui/").await;
-                html(&view::OutcomeView { frame, word, status, meaning, remedy, number })
+                let (number, trend, since) = trend_of(&state.history.samples(), &word);
+                let frame = self.frame("/ui/refused").await;
+                html(&view::OutcomeView { frame, word, status, meaning, remedy, number, trend, since })
             }
             ["overview", "stream"] => Ok(self.numbers()),
             ["refused"] => self.refused().await,
@@ -180,7 +179,7 @@ impl Request<'_> {
         let state = Arc::clone(self.state);
         let row = move |line: Value| {
             let line = AuditLine::from_json(&line, |subject| sessions::name_of(&state, subject));
-            let row = view::LineView { line }.render();
+            let row = view::LineView { line, heading: "" }.render();
             in_folder(row.unwrap_or_default(), &folder)
         };
         Ok(limited(events::event_stream(lines.map(row))))

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use askama::Template;
 use serde_json::Value;
 
-use super::charts::Unit;
+use super::charts::{Trend, Unit};
 use super::config::ListedSettings;
 use super::documents::{outcome, title};
 use super::frame::Frame;
@@ -65,6 +65,9 @@ pub(super) struct OutcomeView {
     /// Words between backticks are code.
     pub(super) remedy: String,
     pub(super) number: u64,
+    pub(super) trend: Trend,
+    /// How long ago the trend begins.
+    pub(super) since: String,
 }
 
 pub(super) struct RevokeAll {
@@ -178,12 +181,6 @@ pub(super) struct KeysView {
     pub(super) is_rotating: bool,
 }
 
-impl KeysView {
-    fn may_change(&self) -> bool {
-        self.frame.may_mint && self.read_only.is_none()
-    }
-}
-
 #[derive(Template)]
 #[template(path = "page/api_keys.html")]
 pub(super) struct ApiKeysView {
@@ -256,6 +253,8 @@ pub(super) struct EventsView {
 #[template(path = "page/line.html")]
 pub(super) struct LineView {
     pub(super) line: AuditLine,
+    /// Empty, because the lines are not those of one session.
+    pub(super) heading: &'static str,
 }
 
 pub(super) struct AuditLine {
