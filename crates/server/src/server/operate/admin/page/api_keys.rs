@@ -32,7 +32,7 @@ impl Request<'_> {
         html(&view::ApiKeysView {
             frame: self.frame(VIEW).await,
             back: link(VIEW, &[("subject", &subject)]),
-            count: format!("{number} {words}, the newest first.{more}"),
+            count: format!("{number} {words}, the newest first{more}"),
             subject,
             problem,
             keys: keys.collect(),

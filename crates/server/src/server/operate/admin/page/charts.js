@@ -17,13 +17,11 @@ const charts = (() => {
     return `${value.toFixed(digits)} ${unit}`;
   };
   const clock = (time, more) => new Date(time * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23", ...more });
-  /** The times and the values, the oldest first. */
   const figures = ({ end, every, values }) => {
     const times = (values[0] ?? []).map((_, place) => end - place * every).reverse();
     return [times, ...values.map((line) => [...line].reverse())];
   };
 
-  /** Shows the figures at the cursor. */
   const tip = (names, classes, unit) => {
     const box = document.createElement("div");
     box.className = "tip";
@@ -53,7 +51,6 @@ const charts = (() => {
     const all = Array.from({ length: 7 }, (_, place) => first + place * step);
     return all.filter((time) => plot.valToPos(time, "x") > 16 && plot.valToPos(time, "x") < plot.over.clientWidth - 24);
   };
-  /** The width of a step on the canvas. */
   const step = (plot) => plot.valToPos(plot.end, "x", true) - plot.valToPos(plot.end - plot.every, "x", true);
   /** The places of values without a neighbour, which have no line. */
   const alone = (values) => {
@@ -62,7 +59,6 @@ const charts = (() => {
     return values.map((value, place) => (value != null && isAlone(place) ? place : -1)).filter((place) => place >= 0);
   };
 
-  /** The moment of the figures that are nearest to the cursor. */
   const snap = (plot, left, top) => {
     const times = plot.data[0];
     return left < 0 || !times?.length ? [left, top] : [plot.valToPos(times[plot.posToIdx(left)], "x"), top];
@@ -121,7 +117,6 @@ const charts = (() => {
     drawn.set(figure.id, { plot, size });
   };
 
-  /** Moves the cursor by the arrow keys. */
   const move = (plot, event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     const times = plot.data[0];
@@ -132,7 +127,6 @@ const charts = (() => {
     plot.setCursor({ left: plot.valToPos(times[to], "x"), top: 8 });
   };
 
-  /** The charts that have figures. */
   const all = () => document.querySelectorAll("#live-charts figure:has(.plot)");
   const begin = () => {
     for (const { plot, size } of drawn.values()) {

@@ -105,7 +105,11 @@ impl RefusedInfo {
     }
 
     fn route_name(&self) -> &str {
-        name_of_route(&self.route)
+        match &*self.route {
+            // It has the endpoint's name below.
+            ENDPOINT => "gate endpoint",
+            route => name_of_route(route),
+        }
     }
 
     /// The path pattern, if it is not also the route's id.
