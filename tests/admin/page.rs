@@ -500,7 +500,7 @@ async fn p56_events_have_links_and_pages() {
     }
     assert!(!first.lines().any(|line| second.contains(line) && line.starts_with("<tr id")), "each line once");
     // A title in words, and the fields of the line behind it.
-    for part in [">session began</span>", "<summary>session.start</summary>", "<dt>event.code</dt><dd>RG1001I</dd>"] {
+    for part in [">session began</span>", "<code>session.start</code>", "<dt>event.code</dt><dd>RG1001I</dd>"] {
         assert!(second.contains(part), "{part}: {second}");
     }
 }

@@ -233,6 +233,9 @@ for (const colorScheme of ["light", "dark"]) {
   await areFiltered(page);
   // A key whose name is markup, shown once.
   await page.goto(at("/ui/api-keys"));
+  await page.getByText("New key", { exact: true }).click();
+  await isSound(page, "the form of a key " + colorScheme);
+  await isLaidOut(page, "the form of a key " + colorScheme);
   await page.getByLabel("Name", { exact: true }).fill(XSS);
   await page.getByLabel("Name of the owner").fill(scene.username);
   await page.getByRole("button", { name: "Create key" }).click();
@@ -317,6 +320,13 @@ for (const colorScheme of ["light", "dark"]) {
   const { id } = await logIn(XSS);
   await page.locator("#lines tr", { hasText: id }).first().waitFor();
   await page.getByText(/\d+ new lines?/).waitFor();
+  // A line opens below itself, and its cells stay where they are.
+  const row = page.locator("#lines tr").first();
+  const cells = () => row.locator("th, td").evaluateAll((all) => all.map((cell) => JSON.stringify(cell.getBoundingClientRect())));
+  const closed = await cells();
+  await row.locator("summary").click();
+  await page.getByText("event.code").first().waitFor();
+  assert.deepEqual(await cells(), closed, "the cells of an opened row");
   await isSound(page, "events " + colorScheme);
   await page.getByRole("button", { name: "Pause" }).click();
   await page.getByRole("button", { name: "Follow" }).waitFor();

@@ -4,7 +4,9 @@ use super::confirmation::{Confirmation, refused};
 use super::request::{Request, nothing};
 use super::view::{self, FormFields, KeysView};
 use super::{Shown, html, lead_to};
-use crate::server::operate::admin::keys::{self, Age, ChangedKey, KeyRequest, OwnKeyState, RotateRequest, RotationPreview};
+use crate::server::operate::admin::keys::{
+    self, Age, ChangedKey, KeyRequest, OwnKeyState, RotateRequest, RotationPreview,
+};
 use crate::server::operate::admin::problem::Refusal;
 use crate::server::operate::admin::{rfc3339, shown};
 use rotogate_config::AdminRole;
@@ -58,7 +60,8 @@ impl KeysView {
 fn cycle<'a>(keys: impl Iterator<Item = (StagedKey<'a>, Option<&'a str>)>) -> [KeyStage<'a>; 3] {
     let (current, others): (Vec<_>, Vec<_>) = keys.partition(|(key, _)| key.is_signing);
     let since = current.first().and_then(|(_, created)| *created);
-    let (next, previous): (Vec<_>, Vec<_>) = others.into_iter().partition(|(_, created)| created.is_some() && *created >= since);
+    let (next, previous): (Vec<_>, Vec<_>) =
+        others.into_iter().partition(|(_, created)| created.is_some() && *created >= since);
     let stage = |name, keys: Vec<(StagedKey<'a>, _)>, hint, none| KeyStage {
         name,
         hint: if keys.is_empty() { none } else { hint },
