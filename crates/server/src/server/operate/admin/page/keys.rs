@@ -58,14 +58,20 @@ impl KeysView {
 /// The keys that will be used, are used, and were used for new tokens. A key that is newer than the one in use comes
 /// next.
 fn cycle<'a>(keys: impl Iterator<Item = (StagedKey<'a>, Option<&'a str>)>) -> [KeyStage<'a>; 3] {
-    let (current, others): (Vec<_>, Vec<_>) = keys.partition(|(key, _)| key.is_signing);
-    let since = current.first().and_then(|(_, created)| *created);
-    let (next, previous): (Vec<_>, Vec<_>) =
-        others.into_iter().partition(|(_, created)| created.is_some() && *created >= since);
-    let stage = |name, keys: Vec<(StagedKey<'a>, _)>, hint, none| KeyStage {
+    let (mut next, mut current, mut previous) = (Vec::new(), Vec::new(), Vec::new());
+    let all: Vec<_> = keys.collect();
+    let since = all.iter().find(|(key, _)| key.is_signing).and_then(|(_, created)| *created);
+    for (key, created) in all {
+        match created {
+            _ if key.is_signing => current.push(key),
+            Some(_) if created >= since => next.push(key),
+            Some(_) | None => previous.push(key),
+        }
+    }
+    let stage = |name, keys: Vec<StagedKey<'a>>, hint, none| KeyStage {
         name,
         hint: if keys.is_empty() { none } else { hint },
-        keys: keys.into_iter().map(|(key, _)| key).collect(),
+        keys,
     };
     [
         stage(
@@ -199,4 +205,27 @@ fn added(key: &ChangedKey) -> String {
 fn removed(key: ChangedKey) -> String {
     let warning = key.warning.map(|warning| format!(" {warning}")).unwrap_or_default();
     format!("{} was removed. Remove it at the other gates of the store as well.{warning}", key.kid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p56_a_key_comes_next_if_it_is_newer_than_the_key_in_use() {
+        let key = |kid, is_signing, created| {
+            let age = String::new();
+            (StagedKey { kid, algorithm: "EdDSA", state: "", is_signing, age, created: None }, created)
+        };
+        let keys = [
+            key("old", false, Some("2026-01-01")),
+            key("used", true, Some("2026-02-01")),
+            key("new", false, Some("2026-03-01")),
+            key("of unknown age", false, None),
+        ];
+        let stages = cycle(keys.into_iter());
+        let kids = stages.each_ref().map(|stage| stage.keys.iter().map(|key| key.kid).collect::<Vec<_>>());
+        assert_eq!(kids, [vec!["new"], vec!["used"], vec!["old", "of unknown age"]]);
+        assert!(cycle(std::iter::empty()).iter().all(|stage| stage.hint.starts_with("None.")));
+    }
 }
