@@ -297,6 +297,23 @@ impl Config {
         self.directories.iter().find(has).or_else(|| self.directories.iter().find(|one| one.accounts.is_none()))
     }
 
+    /// Checks that the users with this account are in the users file.
+    ///
+    /// # Errors
+    /// Says which directory has them.
+    pub fn file_takes_users_of(&self, account: Option<&str>) -> Result<(), String> {
+        let (Some(file), found) = (self.file_directory(), self.directory_of(account)) else { return Ok(()) };
+        if found.is_some_and(|found| found.key == file.key) {
+            return Ok(());
+        }
+        let account =
+            account.map_or_else(|| "users without an account".to_owned(), |name| format!("users of account {name}"));
+        Err(match found {
+            Some(other) => format!("{account} are in directory {} ({}), not in the users file", other.name, other.key),
+            None => format!("no directory contains {account}; see `accounts` of {}", file.key),
+        })
+    }
+
     /// Whether the gate accepts tokens that are bound to a key.
     pub fn uses_dpop(&self) -> bool {
         self.dpop.is_some()

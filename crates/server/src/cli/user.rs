@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::gate::{self, Reach};
 use super::output::Output;
 use super::{CommandResult, Failure, admin_client, audit_trail, load, prompt, runtime};
-use crate::server::operate::admin::users::{UserRequest, belongs_into_the_file};
+use crate::server::operate::admin::users::UserRequest;
 use rotogate_config::{AdminAccess, Config};
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::session::Scope;
@@ -181,7 +181,7 @@ fn run_configured(config: &Config, command: UserCommand, output: Output) -> Comm
     match command {
         UserCommand::List => list(file, output),
         UserCommand::Add { who, subject, scopes, stdin } => {
-            belongs_into_the_file(config, who.account.as_deref()).map_err(Failure::Failed)?;
+            config.file_takes_users_of(who.account.as_deref()).map_err(Failure::Failed)?;
             let scopes = Scope::parse(&scopes).map_err(Failure::failed)?;
             let password = prompt::new_password(&who.username, stdin)?;
             let added = edit::add_user(file, who.who(), subject.as_deref(), &scopes, &password, now).map(drop);

@@ -9,7 +9,6 @@ use serde::Serialize;
 use super::super::output::Output;
 use super::super::{At, CommandResult, Failure};
 use super::reload_running_gate;
-use crate::server::operate::admin::users::belongs_into_the_file;
 use rotogate_config::Config;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::password::FirebaseParameters;
@@ -117,7 +116,7 @@ pub(super) fn into_file(
     now: Timestamp,
     output: Output,
 ) -> CommandResult {
-    belongs_into_the_file(config, arguments.account.as_deref()).map_err(Failure::Failed)?;
+    config.file_takes_users_of(arguments.account.as_deref()).map_err(Failure::Failed)?;
     let defaults = arguments.defaults(Some(file))?;
     let path = arguments.file.as_deref().unwrap_or(Path::new(""));
     let text = private_file::read_private(path).map_err(Failure::Failed)?;

@@ -15,7 +15,6 @@ use rotogate_proxy::{AttemptResult, Counted};
 
 use crate::log;
 use crate::server::build::files;
-pub(super) use crate::server::operate::admin::routes::quantile;
 use crate::server::operate::admin::routes::{RouteCounts, RouteHistory};
 use crate::server::operate::admin::{AdminState, sessions};
 use crate::server::operate::reload::InForce;

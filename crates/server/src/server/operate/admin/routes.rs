@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use rotogate_kit::durations::BUCKET_SECONDS;
+use rotogate_kit::durations::{BUCKET_SECONDS, quantile};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -91,23 +91,6 @@ impl RouteHistory {
     }
 }
 
-/// Returns the quantile `share` in seconds, interpolated as in Prometheus. `None` if the histogram is empty.
-pub(super) fn quantile(buckets: &[u64], bounds: &[f64], share: f64) -> Option<f64> {
-    let total: u64 = buckets.iter().sum();
-    let (mut below, rank) = (0.0, share * total as f64);
-    let mut lower = 0.0;
-    for (number, bound) in buckets.iter().zip(bounds) {
-        let number = *number as f64;
-        if number > 0.0 && below + number >= rank {
-            let upper = if bound.is_finite() { *bound } else { lower };
-            return Some(lower + (upper - lower) * (rank - below) / number);
-        }
-        below += number;
-        lower = *bound;
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use http::StatusCode;
@@ -156,14 +139,5 @@ mod tests {
         assert_eq!(figures(&history, 850).p99_seconds, None, "no request since the oldest reading");
         // A reload may reset counters.
         assert_eq!(figures(&history, 3).requests, 0);
-    }
-
-    #[test]
-    fn a_quantile_is_interpolated_within_its_bucket() {
-        let bounds = [0.1, 0.2, 0.4, f64::INFINITY];
-        assert_eq!(quantile(&[0; 4], &bounds, 0.5), None);
-        assert_eq!(quantile(&[10, 0, 0, 0], &bounds, 0.5), Some(0.05));
-        assert_eq!(quantile(&[5, 0, 5, 0], &bounds, 0.9).map(|it| (it * 1000.0).round()), Some(360.0));
-        assert_eq!(quantile(&[0, 0, 0, 3], &bounds, 0.99), Some(0.4), "longer than the last bound");
     }
 }

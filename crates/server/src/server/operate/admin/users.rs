@@ -199,7 +199,7 @@ pub(super) async fn add(state: &AdminState, request: NewUserRequest) -> Result<N
     let scopes = scopes.map_err(|_| wrong("scopes: names separated by single spaces are expected".to_owned()))?;
     let added = move |config: &Config, file: &UsersFile| {
         let who = key_of(&user, account.as_deref());
-        belongs_into_the_file(config, who.account).map_err(wrong)?;
+        config.file_takes_users_of(who.account).map_err(wrong)?;
         let password = edit::random_password().map_err(of_edit)?;
         let subject = edit::add_user(file, who, subject.as_deref(), &scopes, &password, now()).map_err(of_edit)?;
         write_event(UserEvent::Added, who, Some(&subject), None);
@@ -295,20 +295,6 @@ fn now() -> Timestamp {
 fn write_event(event: UserEvent, who: UserKey<'_>, subject: Option<&str>, changed: Option<&str>) {
     let UserKey { account, username: name } = who;
     ChangedUser { event, name, account, subject, changed: changed.map(str::to_owned) }.write();
-}
-
-/// Fails if the account's users are in another directory.
-pub(crate) fn belongs_into_the_file(config: &Config, account: Option<&str>) -> Result<(), String> {
-    let (Some(file), found) = (config.file_directory(), config.directory_of(account)) else { return Ok(()) };
-    if found.is_some_and(|found| found.key == file.key) {
-        return Ok(());
-    }
-    let account =
-        account.map_or_else(|| "users without an account".to_owned(), |name| format!("users of account {name}"));
-    Err(match found {
-        Some(other) => format!("{account} are in directory {} ({}), not in the users file", other.name, other.key),
-        None => format!("no directory contains {account}; see `accounts` of {}", file.key),
-    })
 }
 
 /// Sentences about users who are not in the users file, with code in backticks.

@@ -4,9 +4,10 @@
 use std::fmt::Write;
 
 use rotogate_core::clock::Timestamp;
+use rotogate_kit::durations::quantile;
 use serde_json::json;
 
-use crate::server::operate::admin::history::{SAMPLE_EVERY, SAMPLES, Totals, quantile};
+use crate::server::operate::admin::history::{SAMPLE_EVERY, SAMPLES, Totals};
 
 /// The samples of one minute.
 pub(super) const MINUTE: usize = 12;
