@@ -392,7 +392,7 @@ async fn p70_p71_the_overview_of_a_gate_whose_requests_fail_says_so_and_leads_to
         "<dt>Memory</dt>",
         "lines written, 0 dropped",
         "or correct <code>urls</code> of this upstream",
-        "minutes old",
+        "minute old",
     ] {
         assert!(shown.contains(part), "{part}: {shown}");
     }
@@ -526,7 +526,7 @@ async fn o49_the_page_says_who_ended_all_sessions_finds_by_account_and_has_the_a
     let shown = text(&browser.get(&format!("/ui/sessions/{id}")).await);
     assert!(shown.contains("by grace (operator)"), "{shown}");
     let shown = text(&browser.get("/ui/keys").await);
-    assert_eq!(shown.matches("minutes old").count(), 2, "a key and a secret: {shown}");
+    assert_eq!(shown.matches("minute old").count(), 2, "a key and a secret: {shown}");
 }
 
 #[tokio::test]

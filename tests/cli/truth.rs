@@ -155,7 +155,7 @@ async fn o41_every_session_ends_at_a_terminal_once_that_is_confirmed() {
 #[tokio::test]
 async fn o39_o42_o43_issuers_with_files_ages_of_keys_and_what_a_reload_changed_are_told() {
     let (place, gate) = running(CONFIG);
-    let age = |text: &str| text.contains("minutes old");
+    let age = |text: &str| text.contains("minute old");
     assert!(age(&place.done(&["keys", "list"], "").stdout));
     assert!(age(&place.done(&["keys", "list", "--refresh"], "").stdout));
     let key = &place.json_lines(&["keys", "list"])[0];

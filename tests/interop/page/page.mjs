@@ -410,6 +410,11 @@ for (const colorScheme of ["light", "dark"]) {
   await image(page, "overview-failing");
   await page.getByRole("link", { name: "upstream_unreachable" }).click();
   await page.getByText("What to do").waitFor();
+  // Its chart is like those of the overview. The newest requests lead to the refused requests with this outcome.
+  await page.locator("#chart-outcome canvas").waitFor();
+  const recent = page.locator("tbody th a");
+  assert.ok((await recent.count()) > 0 && (await recent.count()) <= 5, "the newest requests");
+  assert.match(await recent.first().getAttribute("href"), /refused\?outcome=upstream_unreachable&request_id=/);
   await isSound(page, "an outcome");
   await context.close();
 }

@@ -84,6 +84,7 @@ impl Age {
             None => "age unknown".to_owned(),
             Some(age) if age >= 48 * HOUR => format!("{} days old", age / (24 * HOUR)),
             Some(age) if age >= 2 * HOUR => format!("{} hours old", age / HOUR),
+            Some(age) if age < 60 => "under a minute old".to_owned(),
             Some(age) if age / 60 == 1 => "1 minute old".to_owned(),
             Some(age) => format!("{} minutes old", age / 60),
         }

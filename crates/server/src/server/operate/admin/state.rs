@@ -250,6 +250,9 @@ fn relative(then: Duration, now: Duration) -> String {
         3570..84_600 => seconds + 1800,
         _ => seconds + 43_200,
     };
+    if now.abs_diff(then) < Duration::from_secs(1) {
+        return "now".to_owned();
+    }
     match now.checked_sub(then) {
         Some(past) => format!("{} ago", words(past.as_secs())),
         None => format!("in {}", words(rounded(then.saturating_sub(now).as_secs()))),
@@ -265,7 +268,8 @@ mod tests {
     fn a_moment_is_told_relative_to_now() {
         let at = Duration::from_secs;
         for (then, now, words) in [
-            (100, 100, "0 s ago"),
+            (100, 100, "now"),
+            (99, 100, "1 s ago"),
             (40, 100, "1 min ago"),
             (0, 7300, "2 h ago"),
             (0, 200_000, "2 d ago"),

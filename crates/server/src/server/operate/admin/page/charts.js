@@ -13,7 +13,7 @@ const charts = (() => {
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const number = (value, unit) => {
     if (value == null) return "–";
-    const digits = unit === "ms" ? (value >= 10 ? 0 : 2) : value >= 100 ? 0 : 1;
+    const digits = unit === "ms" ? (value >= 10 ? 0 : 2) : value >= 100 || unit === "req/min" ? 0 : 1;
     return `${value.toFixed(digits)} ${unit}`;
   };
   const clock = (time, more) => new Date(time * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23", ...more });
@@ -90,8 +90,8 @@ const charts = (() => {
         y: { range: (_, low, high) => [0, high > 0 ? uPlot.rangeNum(0, high, 0.1, true)[1] : 1] },
       },
       axes: [
-        { ...axis, size: 28, splits: timesOf, values: (plot, times) => times.map((time) => clock(time, stepOf(plot) < 60 ? { second: "2-digit" } : {})) },
-        { ...axis, size: GUTTER, gap: 8, space: 40, values: (_, values) => values.map((value) => `${Number(value.toFixed(3))}${unit === "ms" ? " ms" : ""}`) },
+        { ...axis, size: 22, splits: timesOf, values: (plot, times) => times.map((time) => clock(time, stepOf(plot) < 60 ? { second: "2-digit" } : {})) },
+        { ...axis, size: GUTTER, gap: 8, space: 40, incrs: unit === "req/min" ? [1, 2, 5, 10, 20, 50, 100, 500, 1e3, 1e4, 1e5] : undefined, values: (_, values) => values.map((value) => `${Number(value.toFixed(3))}${unit === "ms" ? " ms" : ""}`) },
       ],
       series: [{}, ...series],
       plugins: [tip(names, classes, unit)],

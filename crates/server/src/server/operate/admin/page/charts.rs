@@ -13,6 +13,8 @@ use crate::server::operate::admin::history::{SAMPLE_EVERY, SAMPLES, Totals};
 pub(super) const MINUTE: usize = 12;
 const CHART_HEIGHT: f64 = 80.0;
 const TREND_HEIGHT: f64 = 28.0;
+/// The area of a trend goes on below the line of zero, so that the card does not cut that line.
+const TREND_BOTTOM: u32 = 31;
 /// A line continues over up to so many steps without a value, as with little traffic. `charts.js` has the same number.
 const MAX_GAP: usize = 6;
 /// The step between two ticks of an axis is one of these, times a power of ten. They divide the axis into equal parts.
@@ -21,6 +23,7 @@ const STEPS: [f64; 4] = [1.0, 2.0, 5.0, 10.0];
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unit {
     PerSecond,
+    PerMinute,
     Milliseconds,
 }
 
@@ -28,6 +31,7 @@ impl Unit {
     pub(super) const fn word(self) -> &'static str {
         match self {
             Self::PerSecond => "req/s",
+            Self::PerMinute => "req/min",
             Self::Milliseconds => "ms",
         }
     }
@@ -35,7 +39,7 @@ impl Unit {
     /// What follows a number at an axis. The titles of charts in requests per second name the unit.
     const fn of_axis(self) -> &'static str {
         match self {
-            Self::PerSecond => "",
+            Self::PerSecond | Self::PerMinute => "",
             Self::Milliseconds => " ms",
         }
     }
@@ -44,6 +48,7 @@ impl Unit {
         match self {
             Self::PerSecond if value >= 100.0 => format!("{value:.0}"),
             Self::PerSecond => format!("{value:.1}"),
+            Self::PerMinute => format!("{value:.0}"),
             Self::Milliseconds if value >= 10.0 => format!("{value:.0}"),
             Self::Milliseconds => format!("{value:.2}"),
         }
@@ -167,8 +172,8 @@ pub(super) struct Trend {
 }
 
 impl Trend {
-    /// The trend reaches the upper edge at `least` or at the largest value, whichever is larger. It begins with the
-    /// oldest value at the left edge, and has no gaps. It is empty if all values are zero.
+    /// The trend begins with the oldest value at the left edge, and has no gaps. Its upper edge is `least` or a quarter
+    /// above the 95th percentile, whichever is larger. Rare larger values, as at a start, are cut off there.
     pub(super) fn new(samples: &[Totals], least: f64, read: Read<'_>) -> Self {
         let mut values: Vec<_> = samples.chunks(1).map(read).collect();
         values.truncate(values.iter().rposition(Option::is_some).map_or(0, |oldest| oldest + 1));
@@ -176,15 +181,16 @@ impl Trend {
         if let [only] = values[..] {
             values.push(only);
         }
-        if values.iter().flatten().all(|value| *value <= 0.0) {
-            return Self { width: 2, ..Self::default() };
-        }
-        let most = values.iter().copied().flatten().fold(least, f64::max);
+        let mut sorted: Vec<_> = values.iter().copied().flatten().collect();
+        sorted.sort_by(f64::total_cmp);
+        let usual = sorted.get(sorted.len() * 95 / 100).copied().unwrap_or_default();
+        let most = sorted.last().map_or(least, |most| most.min(1.25 * usual).max(least));
+        values.iter_mut().flatten().for_each(|value| *value = value.min(most));
         let width = 2 * values.len().saturating_sub(1).max(1);
         let drawn = pieces(&values, width, usize::MAX).into_iter().map(|piece| {
             let (Some((first, _)), Some((last, _))) = (piece.first(), piece.last()) else { return Default::default() };
             let line = drawn(&piece, most, TREND_HEIGHT);
-            let area = format!("M{first} {TREND_HEIGHT}{}L{last} {TREND_HEIGHT}Z", line.replacen('M', "L", 1));
+            let area = format!("M{first} {TREND_BOTTOM}{}L{last} {TREND_BOTTOM}Z", line.replacen('M', "L", 1));
             (line, area)
         });
         let (line, area) = drawn.unzip();
@@ -228,6 +234,17 @@ fn drawn(piece: &[(usize, f64)], most: f64, height: f64) -> String {
     }
     // A line of length 0 has round ends, and so is a dot.
     if piece.len() == 1 { path + "h0" } else { path }
+}
+
+/// A trend of a level, such as a number of sessions: a constant level is at half of the height.
+pub(super) fn level(samples: &[Totals], read: impl Fn(&Totals) -> Option<f64>) -> Trend {
+    let (low, high) = samples
+        .iter()
+        .filter_map(&read)
+        .fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(value), high.max(value)));
+    let span = (high - low).max(1.0);
+    let base = f64::midpoint(low, high) - span;
+    Trend::new(samples, 2.0 * span, &|samples| samples.first().and_then(&read).map(|value| value - base))
 }
 
 /// Requests, or other counts, for each second.
@@ -281,10 +298,12 @@ mod tests {
             let Trend { line, area, width } = Trend::new(&samples(numbers), least, &requests);
             (line, area, width)
         };
-        let (line, area) = ("M0 14.0L2 0.0", "M0 28L0 14.0L2 0.0L2 28Z");
+        let (line, area) = ("M0 14.0L2 0.0", "M0 31L0 14.0L2 0.0L2 31Z");
         assert_eq!(trend(&[10, 5], 0.0), (line.to_owned(), area.to_owned(), 2));
         assert_eq!(trend(&[5], 2.0).0, "M0 14.0L2 14.0", "a level at half of the least top");
-        assert_eq!(trend(&[0, 0], 2.0), (String::new(), String::new(), 2), "nothing to show");
+        assert_eq!(trend(&[0, 0], 2.0).0, "M0 28.0L2 28.0", "a flat line");
+        let start = [vec![10; 38], vec![500]].concat();
+        assert!(trend(&start, 0.0).0.starts_with("M0 0.0L2 5.6L4 5.6"), "a peak at the start is cut off");
         assert_eq!(Trend::new(&[], 1.0, &requests), Trend { width: 2, ..Trend::default() });
         // The figures of the live sessions begin when an operator opens the page.
         let live = |number| Totals { live: number, ..Totals::default() };

@@ -5,13 +5,13 @@ use rotogate_core::counters::FINE_SECONDS;
 use rotogate_kit::durations::BUCKET_SECONDS;
 
 use super::advice::{Advice, advice};
-use super::charts::{Chart, MINUTE, Read, Trend, Unit, in_words, latency, rate};
+use super::charts::{Chart, MINUTE, Read, Trend, Unit, in_words, latency, level, rate};
 use super::documents::outcome;
 use super::view::link;
 use crate::log;
 use crate::server::build::files;
 use crate::server::operate::admin::AdminState;
-use crate::server::operate::admin::history::{self, SAMPLE_EVERY, SESSION_EVENTS, Totals};
+use crate::server::operate::admin::history::{self, SAMPLE_EVERY, SAMPLES, SESSION_EVENTS, Totals};
 use crate::server::operate::admin::state::{
     Aging, GateState, Grade, MANY_ERRORS, MOST, NEARLY_ALL, certificates, key_sets, own_keys, percent,
 };
@@ -47,6 +47,9 @@ pub(super) struct LogInfo {
 
 pub(super) struct Overview {
     pub(super) state: GateState,
+    /// Whether the gate started less than 15 minutes ago, and the time of the figures, such as `15 min`.
+    pub(super) is_young: bool,
+    pub(super) span: String,
     pub(super) advice: Vec<Advice>,
     pub(super) status: Status,
     pub(super) tiles: Vec<Tile>,
@@ -77,6 +80,8 @@ impl Overview {
         Self {
             advice: advice(state, &found, &quarter, &upstreams),
             state: found,
+            is_young: samples.len() < SAMPLES,
+            span: span_of(&samples),
             tiles: tiles(state, &samples, &quarter),
             charts: charts(&samples),
             events: SESSION_EVENTS.iter().zip(quarter.sessions).map(|((_, name), number)| (*name, number)).collect(),
@@ -92,7 +97,7 @@ impl Overview {
 }
 
 fn tiles(state: &AdminState, samples: &[Totals], quarter: &Totals) -> Vec<Tile> {
-    let minute = state.history.minute();
+    let (minute, span) = (state.history.minute(), span_of(samples));
     let last_minute = &samples[..samples.len().min(MINUTE)];
     let requests = minute.requests;
     let own = |share| latency(|it: &Totals| Some(it.own), &FINE_SECONDS, share);
@@ -124,17 +129,17 @@ fn tiles(state: &AdminState, samples: &[Totals], quarter: &Totals) -> Vec<Tile> 
         plain(
             "Logins",
             (grouped_count(logins), ""),
-            format!("in 15 min, {refused} refused"),
+            format!("in {span}, {refused} refused"),
             Trend::new(samples, 1.0, &|samples| Some(samples.iter().map(|it| it.sessions[0]).sum::<u64>() as f64)),
         ),
         plain(
             "Live sessions",
             (live, ""),
             match is_live_known {
-                true => format!("{} in 15 min", counted(refreshes, "refresh")),
+                true => format!("{} in {span}", counted(refreshes, "refresh")),
                 false => "being counted".to_owned(),
             },
-            Trend::new(samples, 1.0, &|samples| samples.first()?.live.map(|live| live as f64)),
+            level(samples, |it| it.live.map(|live| live as f64)),
         ),
     ]
 }
@@ -202,6 +207,11 @@ fn chart_of_upstream(id: String, name: &str, (samples, now): (&[Totals], Timesta
     Chart::new((id, format!("Response time of {name}")), Unit::Milliseconds, (samples, now), &lines)
 }
 
+/// The time of the samples in words, such as `15 min`.
+fn span_of(samples: &[Totals]) -> String {
+    in_words(samples.len() as u64 * SAMPLE_EVERY.as_secs())
+}
+
 fn seconds_of(samples: &[Totals]) -> f64 {
     samples.len().max(1) as f64 * SAMPLE_EVERY.as_secs_f64()
 }
@@ -256,15 +266,19 @@ fn top(mut refusals: Vec<(&'static str, u64)>) -> Vec<TopRefusal> {
     refusals.into_iter().take(TOP).map(told).collect()
 }
 
-/// The number of requests with this outcome, their trend, and how long ago the trend begins.
-pub(super) fn trend_of(samples: &[Totals], word: &str) -> (u64, Trend, String) {
+/// The requests with this outcome: at each moment, those of the minute before.
+pub(super) fn chart_of_outcome(samples: &[Totals], word: &str) -> Chart {
     let number_of = |samples: &[Totals]| {
         let counted = samples.iter().flat_map(|it| &it.refusals).filter(|(known, _)| *known == word);
         counted.map(|(_, number)| number).sum::<u64>()
     };
-    let trend = Trend::new(samples, 1.0, &|samples| Some(number_of(samples) as f64));
-    let seconds = samples.len() as u64 * SAMPLE_EVERY.as_secs();
-    (number_of(samples), trend, format!("{} ago", in_words(seconds)))
+    let minute_at = |at: usize| number_of(&samples[at..samples.len().min(at + MINUTE)]);
+    let minutes = (0..samples.len()).map(|at| Totals { requests: minute_at(at), ..Totals::default() });
+    let title = format!("Requests per minute, {} in the last {}", grouped_count(number_of(samples)), span_of(samples));
+    let newest = |samples: &[Totals]| samples.first().map(|it| it.requests as f64);
+    let lines: [(_, _, Read<'_>); 1] = [("requests", "first", &newest)];
+    let named = ("chart-outcome".to_owned(), title);
+    Chart::new(named, Unit::PerMinute, (&Vec::from_iter(minutes), files::now()), &lines)
 }
 
 pub(super) fn of_outcome(word: &str) -> String {
@@ -274,6 +288,19 @@ pub(super) fn of_outcome(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn p71_the_chart_of_an_outcome_counts_the_minute_before_each_moment() {
+        let sample = |number| Totals { refusals: vec![("bad_signature", number), ("other", 9)], ..Totals::default() };
+        let samples: Vec<_> = [5, 0, 1].into_iter().chain([1; MINUTE]).map(sample).collect();
+        let chart = chart_of_outcome(&samples, "bad_signature");
+        assert_eq!(
+            (&*chart.title, &*chart.series[0].latest),
+            ("Requests per minute, 18 in the last 75 s", "15 req/min")
+        );
+        let minutes: Vec<_> = chart.rows().into_iter().flat_map(|(_, cells)| cells).map(str::to_owned).collect();
+        assert_eq!(minutes, ["15 req/min", "3 req/min"]);
+    }
 
     #[test]
     fn a_count_is_told_in_the_number_of_its_noun() {

@@ -37,6 +37,9 @@ if (live) {
       const old = document.getElementById(part.id);
       const isOfCharts = part.id === "live-charts" && typeof charts !== "undefined";
       if (isOfCharts && charts.update(part)) continue;
+      // The word at the foot of the bar is the same.
+      const state = part.querySelector(":scope > .lead .state");
+      if (state) Object.assign(document.querySelector(".bar .state"), { className: state.className, textContent: state.textContent });
       // Where somebody is with the keyboard stays as it is.
       if (old && !old.contains(document.activeElement) && old.innerHTML !== part.innerHTML) {
         old.replaceWith(part);

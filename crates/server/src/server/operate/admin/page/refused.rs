@@ -11,11 +11,14 @@ use super::request::Request;
 use super::view::{FormFields, link};
 use super::{Shown, html};
 use crate::log::refused::HIDDEN;
+use crate::server::operate::admin::problem::Refusal;
 use crate::server::operate::admin::refused::{self, RefusedInfo, RefusedPage, RefusedQuery};
 use crate::server::serve::route_label::{ENDPOINT, NO_ROUTE};
 
 const VIEW: &str = "/ui/refused";
 const PAGE_REQUESTS: &str = "200";
+/// The number of rows that the view of an outcome shows.
+const NEWEST: usize = 5;
 const FILTERS: [&str; 4] = ["request_id", "outcome", "route", "caller"];
 
 #[derive(Template)]
@@ -35,8 +38,8 @@ struct RefusedView {
 }
 
 /// Neighbours in the list that differ only in their time and id, the newest first.
-struct Alike {
-    newest: RefusedInfo,
+pub(super) struct Alike {
+    pub(super) newest: RefusedInfo,
     others: Vec<RefusedInfo>,
 }
 
@@ -52,7 +55,7 @@ impl Alike {
         all
     }
 
-    fn number(&self) -> usize {
+    pub(super) fn number(&self) -> usize {
         self.others.len() + 1
     }
 }
@@ -87,6 +90,17 @@ impl Request<'_> {
     }
 }
 
+impl Request<'_> {
+    /// Returns the newest requests in memory with this outcome.
+    pub(super) fn newest_with(&self, word: &str) -> Result<Vec<Alike>, Refusal> {
+        let query = RefusedQuery { outcome: Some(word.to_owned()), ..RefusedQuery::default() };
+        let RefusedPage { refused, .. } = refused::list(self.state, self.caller.holder.role, query)?;
+        let mut alike = Alike::all(refused);
+        alike.truncate(NEWEST);
+        Ok(alike)
+    }
+}
+
 impl RefusedInfo {
     fn is_like(&self, other: &Self) -> bool {
         let what = |it: &Self| (it.method.clone(), it.host.clone(), it.path.clone(), it.parameters.clone());
@@ -104,7 +118,7 @@ impl RefusedInfo {
         outcome(self.outcome).map_or_else(|| self.outcome.to_owned(), |(_, meaning, _)| meaning)
     }
 
-    fn route_name(&self) -> &str {
+    pub(super) fn route_name(&self) -> &str {
         match &*self.route {
             // It has the endpoint's name below.
             ENDPOINT => "gate endpoint",
@@ -123,6 +137,17 @@ impl RefusedInfo {
 
     fn of_route(&self) -> String {
         of_route(&self.route)
+    }
+
+    /// Links to this request among those with its outcome.
+    pub(super) fn of_request(&self) -> String {
+        link(VIEW, &[("outcome", self.outcome), ("request_id", &self.request_id)])
+    }
+
+    /// The user, the subject or the client, if the gate knows it.
+    pub(super) fn caller(&self) -> &str {
+        let known = self.user.as_ref().or(self.subject.as_ref()).or(self.client.as_ref());
+        known.map_or("unknown", String::as_str)
     }
 
     fn of_subject(&self) -> String {

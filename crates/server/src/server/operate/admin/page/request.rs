@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::documents;
 use super::frame::Frame;
-use super::overview::{Overview, trend_of};
+use super::overview::{Overview, chart_of_outcome};
 use super::sessions::{revocation, sessions_in_words};
 use super::sign_ins::SignedIn;
 use super::view::{self, AuditLine, FormFields, ReloadPart, link};
@@ -51,9 +51,9 @@ impl Request<'_> {
             ["outcome"] => {
                 let word = self.parameters().get("word").unwrap_or_default().to_owned();
                 let (status, meaning, remedy) = documents::outcome(&word).ok_or_else(nothing)?;
-                let (number, trend, since) = trend_of(&state.history.samples(), &word);
+                let (chart, alike) = (chart_of_outcome(&state.history.samples(), &word), self.newest_with(&word)?);
                 let frame = self.frame("/ui/refused").await;
-                html(&view::OutcomeView { frame, word, status, meaning, remedy, number, trend, since })
+                html(&view::OutcomeView { frame, word, status, meaning, remedy, chart, alike })
             }
             ["overview", "stream"] => Ok(self.numbers()),
             ["refused"] => self.refused().await,

@@ -4,7 +4,6 @@ use super::request::{Request, selected};
 use super::search::Search;
 use super::view::{self, AuditLine, FormFields, RevokeAll, link};
 use super::{Shown, html, lead_to};
-use crate::server::operate::admin::history::LiveSessions;
 use crate::server::operate::admin::problem::{Code, Refusal};
 use crate::server::operate::admin::revocations::{self, RevocationRequest, subject_of};
 use crate::server::operate::admin::sessions::{self, Page};
@@ -37,13 +36,17 @@ impl Request<'_> {
         };
         let next = page.as_ref().and_then(|page| page.next.as_deref()).map(|next| search.path(next));
         let count = page.as_ref().map_or(0, |page| page.sessions.len() as u64);
-        let more = if next.is_some() { " on this page" } else { "" };
+        // A page of several does not show how many there are in total.
+        let more = match (&next, state.history.live_sessions()) {
+            (None, _) => String::new(),
+            (Some(_), None) => " on this page".to_owned(),
+            (Some(_), Some(live)) => format!(" on this page, {}", live.in_words()),
+        };
         html(&view::SessionsView {
             frame: self.frame("/ui/sessions").await,
             all: self.all_of(whose, &search, page.as_ref().filter(|_| cursor.is_empty())),
             back: search.path(cursor),
-            count: format!("{count} {}{more}, the {} first", sessions_in_words(count), search.order()),
-            live: state.history.live_sessions().map_or_else(String::new, LiveSessions::in_words),
+            count: format!("{count} {}{more}", sessions_in_words(count)),
             search,
             problem,
             page,

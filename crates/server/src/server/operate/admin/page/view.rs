@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use askama::Template;
 use serde_json::Value;
 
-use super::charts::{Trend, Unit};
+use super::charts::{Chart, Unit};
 use super::config::ListedSettings;
 use super::documents::{outcome, title};
 use super::frame::Frame;
 use super::overview::Overview;
+use super::refused::Alike;
 use super::search::Search;
 use crate::server::build::issuers::IssuerReport;
 use crate::server::operate::admin::api_keys::{ApiKeyInfo, NewKeyAnswer};
@@ -64,10 +65,9 @@ pub(super) struct OutcomeView {
     pub(super) meaning: String,
     /// Words between backticks are code.
     pub(super) remedy: String,
-    pub(super) number: u64,
-    pub(super) trend: Trend,
-    /// How long ago the trend begins.
-    pub(super) since: String,
+    pub(super) chart: Chart,
+    /// The newest of these requests in memory.
+    pub(super) alike: Vec<Alike>,
 }
 
 pub(super) struct RevokeAll {
@@ -88,7 +88,6 @@ pub(super) struct SessionsView {
     pub(super) problem: Option<String>,
     pub(super) page: Option<Page>,
     pub(super) count: String,
-    pub(super) live: String,
     pub(super) all: Option<RevokeAll>,
     pub(super) back: String,
     pub(super) next: Option<String>,
@@ -161,6 +160,11 @@ pub(super) fn decision_of(report: &ExplainReport) -> String {
 pub(super) fn meaning_of(report: &ExplainReport) -> Option<String> {
     let (_, meaning, _) = outcome(&report.outcome).filter(|_| report.outcome != report.decision)?;
     Some(meaning)
+}
+
+/// Returns whether a word of a rule's detail is an id, which is shown without its middle.
+pub(super) fn is_id(word: &str) -> bool {
+    word.len() > 20 && !word.contains('/') && word.bytes().any(|byte| byte.is_ascii_digit())
 }
 
 /// A position in the configuration, as the folder, and the file's name with the line.
@@ -329,12 +333,29 @@ impl AuditLine {
         link("/ui/events", &[("action", &self.action)])
     }
 
-    fn of_subject(&self) -> String {
-        link("/ui/sessions", &[("subject", &self.subject), ("status", "any")])
+    /// The user, or else the operator: the link, the text, and whether the text is an id. The history of a session has
+    /// only operators.
+    fn who(&self, heading: &str) -> Option<(String, &str, bool)> {
+        if heading.is_empty() && !self.subject.is_empty() {
+            let path = link("/ui/sessions", &[("subject", &self.subject), ("status", "any")]);
+            let is_id = self.name.is_empty();
+            return Some((path, if is_id { &self.subject } else { &self.name }, is_id));
+        }
+        (!self.actor.is_empty()).then(|| (link("/ui/events", &[("actor", &self.actor)]), &*self.actor, false))
     }
 
-    fn of_actor(&self) -> String {
-        link("/ui/events", &[("actor", &self.actor)])
+    /// The operator who acted on the user, the user's id, or the role of the operator.
+    fn below(&self, heading: &str) -> Option<(String, bool)> {
+        match (&*self.subject, &*self.actor) {
+            _ if !heading.is_empty() => None,
+            ("", "") => Some((self.name.clone(), false)).filter(|(name, _)| !name.is_empty()),
+            ("", _) => {
+                let role = self.rest.iter().find(|(name, _)| name == "rotogate.actor.role");
+                role.map(|(_, role)| (role.clone(), false))
+            }
+            (_, "") => Some((self.subject.clone(), true)).filter(|(id, _)| !self.name.is_empty() && self.name != *id),
+            (_, actor) => Some((format!("by {actor}"), false)),
+        }
     }
 
     pub(super) fn all(state: &AdminState, lines: &[Value]) -> Vec<Self> {
