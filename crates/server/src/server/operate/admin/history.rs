@@ -136,7 +136,7 @@ pub(super) struct LiveSessions {
 impl LiveSessions {
     pub(super) fn in_words(self) -> String {
         let (number, more) = (self.number, if self.is_least { " or more" } else { "" });
-        format!("{number}{more} live in total, counted {} s ago", files::now().since(self.at).as_secs())
+        format!("{number}{more} live in total")
     }
 }
 

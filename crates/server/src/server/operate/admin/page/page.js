@@ -53,11 +53,13 @@ const follower = document.getElementById("follow");
 const lines = document.getElementById("lines");
 if (follower && lines) {
   let added = 0;
+  // The stream begins with lines that the view may not show. Ids are in the order of time.
+  const oldest = [...lines.rows].findLast((row) => row.id).id;
   let source;
   const add = (markup) => {
     // The line, and what it opens to.
     const rows = parsed(`<table>${markup}</table>`).querySelectorAll("tr");
-    if (rows.length === 0 || document.getElementById(rows[0].id)) return;
+    if (rows.length === 0 || rows[0].id < oldest || document.getElementById(rows[0].id)) return;
     lines.prepend(...rows);
     while (lines.rows.length > 2000) lines.lastElementChild.remove();
     added += 1;

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use askama::Template;
 
+use super::charts::Chart;
 use super::documents::outcome;
 use super::frame::Frame;
-use super::overview::of_outcome;
-use super::request::Request;
+use super::overview::{chart_of_outcome, of_outcome};
+use super::request::{Request, nothing};
 use super::view::{FormFields, link};
 use super::{Shown, html};
 use crate::log::refused::HIDDEN;
-use crate::server::operate::admin::problem::Refusal;
 use crate::server::operate::admin::refused::{self, RefusedInfo, RefusedPage, RefusedQuery};
 use crate::server::serve::route_label::{ENDPOINT, NO_ROUTE};
 
@@ -37,9 +37,23 @@ struct RefusedView {
     older: Option<String>,
 }
 
+#[derive(Template)]
+#[template(path = "page/outcome.html")]
+struct OutcomeView {
+    frame: Frame,
+    word: String,
+    status: &'static str,
+    meaning: String,
+    /// Words between backticks are code.
+    remedy: String,
+    chart: Chart,
+    /// The newest of these requests in memory.
+    alike: Vec<Alike>,
+}
+
 /// Neighbours in the list that differ only in their time and id, the newest first.
-pub(super) struct Alike {
-    pub(super) newest: RefusedInfo,
+struct Alike {
+    newest: RefusedInfo,
     others: Vec<RefusedInfo>,
 }
 
@@ -55,12 +69,23 @@ impl Alike {
         all
     }
 
-    pub(super) fn number(&self) -> usize {
+    fn number(&self) -> usize {
         self.others.len() + 1
     }
 }
 
 impl Request<'_> {
+    pub(super) async fn outcome(&self) -> Shown {
+        let word = self.parameters().text("word").to_owned();
+        let (status, meaning, remedy) = outcome(&word).ok_or_else(nothing)?;
+        let query = RefusedQuery { outcome: Some(word.clone()), ..RefusedQuery::default() };
+        let RefusedPage { refused, .. } = refused::list(self.state, self.caller.holder.role, query)?;
+        let mut alike = Alike::all(refused);
+        alike.truncate(NEWEST);
+        let chart = chart_of_outcome(&self.state.history.samples(), &word);
+        html(&OutcomeView { frame: self.frame(VIEW).await, word, status, meaning, remedy, chart, alike })
+    }
+
     pub(super) async fn refused(&self) -> Shown {
         let (asked, role) = (self.parameters(), self.caller.holder.role);
         let query = RefusedQuery {
@@ -90,17 +115,6 @@ impl Request<'_> {
     }
 }
 
-impl Request<'_> {
-    /// Returns the newest requests in memory with this outcome.
-    pub(super) fn newest_with(&self, word: &str) -> Result<Vec<Alike>, Refusal> {
-        let query = RefusedQuery { outcome: Some(word.to_owned()), ..RefusedQuery::default() };
-        let RefusedPage { refused, .. } = refused::list(self.state, self.caller.holder.role, query)?;
-        let mut alike = Alike::all(refused);
-        alike.truncate(NEWEST);
-        Ok(alike)
-    }
-}
-
 impl RefusedInfo {
     fn is_like(&self, other: &Self) -> bool {
         let what = |it: &Self| (it.method.clone(), it.host.clone(), it.path.clone(), it.parameters.clone());
@@ -118,7 +132,7 @@ impl RefusedInfo {
         outcome(self.outcome).map_or_else(|| self.outcome.to_owned(), |(_, meaning, _)| meaning)
     }
 
-    pub(super) fn route_name(&self) -> &str {
+    fn route_name(&self) -> &str {
         match &*self.route {
             // It has the endpoint's name below.
             ENDPOINT => "gate endpoint",
@@ -140,12 +154,12 @@ impl RefusedInfo {
     }
 
     /// Links to this request among those with its outcome.
-    pub(super) fn of_request(&self) -> String {
+    fn of_request(&self) -> String {
         link(VIEW, &[("outcome", self.outcome), ("request_id", &self.request_id)])
     }
 
     /// The user, the subject or the client, if the gate knows it.
-    pub(super) fn caller(&self) -> &str {
+    fn caller(&self) -> &str {
         let known = self.user.as_ref().or(self.subject.as_ref()).or(self.client.as_ref());
         known.map_or("unknown", String::as_str)
     }

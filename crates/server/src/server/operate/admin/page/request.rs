@@ -11,9 +11,8 @@ use http::request::Parts;
 use http_body_util::{BodyExt, BodyStream, StreamBody};
 use serde_json::Value;
 
-use super::documents;
 use super::frame::Frame;
-use super::overview::{Overview, chart_of_outcome};
+use super::overview::Overview;
 use super::sessions::{revocation, sessions_in_words};
 use super::sign_ins::SignedIn;
 use super::view::{self, AuditLine, FormFields, ReloadPart, link};
@@ -48,13 +47,7 @@ impl Request<'_> {
                 let (frame, now) = (self.frame("/ui/").await, Overview::now(state).await);
                 html(&view::OverviewView { frame, now })
             }
-            ["outcome"] => {
-                let word = self.parameters().get("word").unwrap_or_default().to_owned();
-                let (status, meaning, remedy) = documents::outcome(&word).ok_or_else(nothing)?;
-                let (chart, alike) = (chart_of_outcome(&state.history.samples(), &word), self.newest_with(&word)?);
-                let frame = self.frame("/ui/refused").await;
-                html(&view::OutcomeView { frame, word, status, meaning, remedy, chart, alike })
-            }
+            ["outcome"] => self.outcome().await,
             ["overview", "stream"] => Ok(self.numbers()),
             ["refused"] => self.refused().await,
             ["sessions"] => self.sessions().await,

@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use askama::Template;
 use serde_json::Value;
 
-use super::charts::{Chart, Unit};
+use super::charts::Unit;
 use super::config::ListedSettings;
 use super::documents::{outcome, title};
 use super::frame::Frame;
 use super::overview::Overview;
-use super::refused::Alike;
 use super::search::Search;
 use crate::server::build::issuers::IssuerReport;
 use crate::server::operate::admin::api_keys::{ApiKeyInfo, NewKeyAnswer};
@@ -54,20 +53,6 @@ pub(super) struct OverviewView {
 #[template(path = "page/live.html")]
 pub(super) struct LiveView {
     pub(super) now: Overview,
-}
-
-#[derive(Template)]
-#[template(path = "page/outcome.html")]
-pub(super) struct OutcomeView {
-    pub(super) frame: Frame,
-    pub(super) word: String,
-    pub(super) status: &'static str,
-    pub(super) meaning: String,
-    /// Words between backticks are code.
-    pub(super) remedy: String,
-    pub(super) chart: Chart,
-    /// The newest of these requests in memory.
-    pub(super) alike: Vec<Alike>,
 }
 
 pub(super) struct RevokeAll {
