@@ -85,6 +85,8 @@ const areDrawn = async (page) => {
   await tip.getByText(/^all: [\d.]+ req\/s$/).waitFor();
   await page.locator("h1").click();
   await tip.waitFor({ state: "hidden" });
+  // The mouse reaches only what is within the window.
+  await chart.locator(".u-over").scrollIntoViewIfNeeded();
   const box = await chart.locator(".u-over").boundingBox();
   await page.mouse.move(box.x + box.width - 1, box.y + 20);
   await tip.getByText(/^\d\d:\d\d:\d\d$/).waitFor();
