@@ -1,12 +1,13 @@
 -- Rows: format 1, version 2-17, until 18-25, bytes.
 -- KEYS: 5 row, 6 ends. ARGV: 3 row, 4 the caller's time, 5 key, 6 the maximum number of rows.
 local known = redis.call('GET', KEYS[5])
+local last = integer(tonumber(ARGV[6]) - 1)
 local ended = {}
 if known then
     if not readable(known) then return answer('version', string.byte(known, 1)) end
     if string.sub(known, 2, 17) == string.sub(ARGV[3], 2, 17) then return answer('inserted') end
     if later(string.sub(known, 18, 25), ARGV[4]) then return answer('present', known) end
-elseif redis.call('ZCARD', KEYS[6]) >= tonumber(ARGV[6]) and not redis.call('ZSCORE', KEYS[6], ARGV[5]) then
+elseif #redis.call('ZRANGE', KEYS[6], last, last) > 0 then
     ended = redis.call('ZRANGEBYSCORE', KEYS[6], '-inf', integer(number(ARGV[4])), 'LIMIT', 0, 128)
     if #ended == 0 then return answer('full') end
 end
